@@ -1,0 +1,89 @@
+"""Exact means over a split, and samples in bounded memory."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from jaxgen.data import Split
+from jaxgen.model import Model
+from jaxgen.parallel import AXIS, SPLIT, WHOLE, data_parallel, put
+
+CHUNK = 100
+"""Images that a device samples at a time."""
+
+
+@functools.lru_cache(maxsize=16)
+def _eval_step(model: Model, mesh: Mesh) -> Callable[..., dict[str, Array]]:
+    return data_parallel(model.eval_step, mesh, (WHOLE, WHOLE, SPLIT), SPLIT)
+
+
+def per_example(
+    model: Model, mesh: Mesh, key: Key[Array, ""], state: Any, split: Split, batch_size: int
+) -> dict[str, np.ndarray]:
+    """The model's evaluation metrics for every example of a split, float64 [n] on the host.
+
+    The last batch is filled up by repeating examples, which are then dropped: it counts exactly.
+    Noise is a function of (key, place in the split), so the batch size changes nothing.
+    """
+    num = len(split.images)
+    size = -(-min(batch_size, num) // mesh.size) * mesh.size
+    step = _eval_step(model, mesh)
+    parts = []
+    for start in range(0, num, size):
+        ids = np.arange(start, start + size, dtype=np.int32) % num
+        batch = {"image": np.asarray(split.images[ids]), "index": ids}
+        if model.spec.num_classes:
+            assert split.labels is not None
+            batch["label"] = split.labels[ids]
+        parts.append(step(key, state, put(mesh, SPLIT, batch)))
+    joined = {name: [np.asarray(part[name], np.float64) for part in parts] for name in parts[0]}
+    return {name: np.concatenate(values)[:num] for name, values in joined.items()}
+
+
+def mean_and_error(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean of each metric, and under `<name>_se` the standard error of that mean."""
+    result = {}
+    for name, value in values.items():
+        result[name] = float(value.mean())
+        result[f"{name}_se"] = float(value.std(ddof=1) / np.sqrt(len(value)))
+    return result
+
+
+@functools.lru_cache(maxsize=16)
+def _sample_step(model: Model, mesh: Mesh, num: int) -> Callable[..., Array]:
+    def step(key: Any, state: Any, label: Any, temperature: Any, start: Any) -> Array:
+        start = start + jax.lax.axis_index(AXIS) * num
+        return model.sample(key, state, num, label, temperature, start)
+
+    return data_parallel(step, mesh, (WHOLE, WHOLE, SPLIT, WHOLE, WHOLE), SPLIT)
+
+
+def samples(
+    model: Model,
+    mesh: Mesh,
+    key: Key[Array, ""],
+    state: Any,
+    num: int,
+    label: np.ndarray | None = None,
+    temperature: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """Yields samples 0..num-1 in chunks, uint8 [n h w c]; the chunks' size changes no image."""
+    share = min(CHUNK, -(-num // mesh.size))
+    size = share * mesh.size
+    step = _sample_step(model, mesh, share)
+    for start in range(0, num, size):
+        ids = np.arange(start, start + size)
+        part = None if label is None else put(mesh, SPLIT, label[np.minimum(ids, num - 1)])
+        images = step(key, state, part, jnp.float32(temperature), jnp.int32(start))
+        yield np.asarray(images)[: num - start]
+
+
+def draw(model: Model, mesh: Mesh, key: Key[Array, ""], state: Any, num: int) -> np.ndarray:
+    """Samples 0..num-1 at temperature 1, every class in turn, uint8 [num h w c]."""
+    return np.concatenate(list(samples(model, mesh, key, state, num)))

@@ -1,0 +1,201 @@
+"""Distributions over integer levels: one per sub-pixel, exact masses, any bit depth.
+
+Each takes `params` [... p], the p numbers a network gives for a sub-pixel, and is a proper
+distribution over the levels 0..levels-1: its masses sum to one, so nats and bits/dim compare
+between likelihoods. Continuous families are integrated over the level's bin; the outermost bins
+reach to infinity (Salimans et al. 2017, arXiv:1701.05517, eq. 2).
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array, Float, Int, Key
+
+from jaxgen.errors import UserError
+
+LOG_SCALE_RANGE = (-7.0, 7.0)
+
+
+@dataclass(frozen=True)
+class Likelihood(abc.ABC):
+    """p(level | params) of one sub-pixel."""
+
+    levels: int
+
+    @property
+    @abc.abstractmethod
+    def num_params(self) -> int:
+        """p, the numbers that a network must output per sub-pixel."""
+
+    @abc.abstractmethod
+    def log_prob(self, params: Float[Array, "*s p"], x: Int[Array, "*s"]) -> Float[Array, "*s"]:
+        """Log mass of integer levels x, in nats per sub-pixel."""
+
+    @abc.abstractmethod
+    def sample(
+        self, key: Key[Array, ""], params: Float[Array, "*s p"], temperature: float | Array = 1.0
+    ) -> Int[Array, "*s"]:
+        """Draws levels; temperature divides logits or multiplies scales."""
+
+    @abc.abstractmethod
+    def mean(self, params: Float[Array, "*s p"]) -> Float[Array, "*s"]:
+        """The expected level (for a location-scale family: its location), in 0..levels-1."""
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """Two levels; params = the logit of level 1."""
+
+    levels: int = 2
+
+    def __post_init__(self) -> None:
+        if self.levels != 2:
+            raise UserError(
+                f"a Bernoulli likelihood has two levels, the data {self.levels}: "
+                "binarize the data (--binarize=dynamic) or choose another likelihood"
+            )
+
+    @property
+    def num_params(self) -> int:
+        return 1
+
+    def log_prob(self, params: Float[Array, "*s p"], x: Int[Array, "*s"]) -> Float[Array, "*s"]:
+        logits = params[..., 0]
+        return x * logits - jax.nn.softplus(logits)
+
+    def sample(
+        self, key: Key[Array, ""], params: Float[Array, "*s p"], temperature: float | Array = 1.0
+    ) -> Int[Array, "*s"]:
+        p = jax.nn.sigmoid(params[..., 0] / temperature)
+        return jax.random.bernoulli(key, p).astype(jnp.int32)
+
+    def mean(self, params: Float[Array, "*s p"]) -> Float[Array, "*s"]:
+        return jax.nn.sigmoid(params[..., 0])
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    """Any distribution over the levels; params = one logit per level."""
+
+    @property
+    def num_params(self) -> int:
+        return self.levels
+
+    def log_prob(self, params: Float[Array, "*s p"], x: Int[Array, "*s"]) -> Float[Array, "*s"]:
+        log_p = jax.nn.log_softmax(params)
+        return jnp.take_along_axis(log_p, x.astype(jnp.int32)[..., None], -1)[..., 0]
+
+    def sample(
+        self, key: Key[Array, ""], params: Float[Array, "*s p"], temperature: float | Array = 1.0
+    ) -> Int[Array, "*s"]:
+        return jax.random.categorical(key, params / temperature).astype(jnp.int32)
+
+    def mean(self, params: Float[Array, "*s p"]) -> Float[Array, "*s"]:
+        return jax.nn.softmax(params) @ jnp.arange(self.levels, dtype=params.dtype)
+
+
+@dataclass(frozen=True)
+class LocationScale(Likelihood):
+    """Levels 0..K-1 stand at -1..1; params = location, log scale (clipped to ±7)."""
+
+    noise: ClassVar[str]
+
+    @property
+    def num_params(self) -> int:
+        return 2
+
+    @property
+    def half_bin(self) -> float:
+        return 1.0 / (self.levels - 1)
+
+    def _location_scale(self, params: Array) -> tuple[Array, Array]:
+        return params[..., 0], jnp.exp(jnp.clip(params[..., 1], *LOG_SCALE_RANGE))
+
+    def _edges(self, params: Array, x: Array) -> tuple[Array, Array]:
+        """The bin's lower and upper edge, standardized."""
+        location, scale = self._location_scale(params)
+        centred = x * (2.0 * self.half_bin) - 1.0 - location
+        return (centred - self.half_bin) / scale, (centred + self.half_bin) / scale
+
+    def sample(
+        self, key: Key[Array, ""], params: Float[Array, "*s p"], temperature: float | Array = 1.0
+    ) -> Int[Array, "*s"]:
+        location, scale = self._location_scale(params)
+        noise = getattr(jax.random, self.noise)(key, location.shape)
+        return self._nearest(location + temperature * scale * noise).astype(jnp.int32)
+
+    def mean(self, params: Float[Array, "*s p"]) -> Float[Array, "*s"]:
+        return jnp.clip((params[..., 0] + 1.0) / (2.0 * self.half_bin), 0, self.levels - 1)
+
+    def _nearest(self, value: Array) -> Array:
+        return jnp.round(jnp.clip((value + 1.0) / (2.0 * self.half_bin), 0, self.levels - 1))
+
+
+@dataclass(frozen=True)
+class DiscretizedLogistic(LocationScale):
+    """A logistic density integrated over each level's bin.
+
+    σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b)) has no cancellation, so no threshold is needed.
+    """
+
+    noise: ClassVar[str] = "logistic"
+
+    def log_prob(self, params: Float[Array, "*s p"], x: Int[Array, "*s"]) -> Float[Array, "*s"]:
+        low, high = self._edges(params, x)
+        _, scale = self._location_scale(params)
+        below = jax.nn.log_sigmoid(high)
+        above = jax.nn.log_sigmoid(-low)
+        inside = below + above + log1mexp(2.0 * self.half_bin / scale)
+        return jnp.where(x == 0, below, jnp.where(x == self.levels - 1, above, inside))
+
+
+@dataclass(frozen=True)
+class Gaussian(LocationScale):
+    """A normal density integrated over each level's bin."""
+
+    noise: ClassVar[str] = "normal"
+
+    def log_prob(self, params: Float[Array, "*s p"], x: Int[Array, "*s"]) -> Float[Array, "*s"]:
+        low, high = self._edges(params, x)
+        inside = _log_normal_interval(low, high)
+        return jnp.where(
+            x == 0, log_ndtr(high), jnp.where(x == self.levels - 1, log_ndtr(-low), inside)
+        )
+
+
+def log1mexp(t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """log(1 - exp(-t)) for t > 0, without cancellation (Mächler 2012)."""
+    small = t < 0.693
+    return jnp.where(
+        small,
+        jnp.log(-jnp.expm1(-jnp.where(small, t, 0.5))),
+        jnp.log1p(-jnp.exp(-jnp.where(small, 1.0, t))),
+    )
+
+
+def _log_normal_interval(low: Array, high: Array) -> Array:
+    """log(Φ(high) - Φ(low)): by log_ndtr in the lower tail, or by the density at the middle and
+    its second-order correction where the interval is too narrow for a difference in float32."""
+    middle, width = (low + high) / 2, high - low
+    narrow = width * (1.0 + jnp.abs(middle)) < 0.1
+    m, w = jnp.where(narrow, middle, 0.0), jnp.where(narrow, width, 0.1)
+    by_density = -0.5 * (m**2 + jnp.log(2 * jnp.pi)) + jnp.log(w) + (m**2 - 1) * w**2 / 24
+    # Reflect into the lower tail, where log_ndtr keeps its relative precision.
+    upper = jnp.where(middle > 0, -low, high)
+    lower = jnp.where(middle > 0, -high, low)
+    upper, lower = jnp.where(narrow, 1.0, upper), jnp.where(narrow, -1.0, lower)
+    log_upper = log_ndtr(upper)
+    by_tails = log_upper + log1mexp(log_upper - log_ndtr(lower))
+    return jnp.where(narrow, by_density, by_tails)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "gaussian": Gaussian,
+    "logistic": DiscretizedLogistic,
+}

@@ -1,0 +1,74 @@
+"""Many train steps in one compiled program, and the guard against steps that are not finite."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Key, PyTree
+
+from jaxgen.feed import Feed
+from jaxgen.model import Model
+from jaxgen.parallel import AXIS, WHOLE, data_parallel
+
+
+@flax.struct.dataclass
+class Progress:
+    """All that lives between steps: what a checkpoint holds."""
+
+    state: Any
+    """The model's."""
+    step: Array
+    """Steps done, applied or not."""
+    skipped: Array
+    """Steps that were not finite, and so not applied."""
+    in_a_row: Array
+    """Of these, the last ones without a finite step between them."""
+
+
+def start(state: Any) -> Progress:
+    # Three arrays, not one: donation gives each buffer away once.
+    return Progress(state, *(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every float in the tree is finite."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+
+
+def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[Progress, Any]]:
+    """The function (progress, key, chunk, count) -> (progress, metrics).
+
+    It takes `count` <= feed.capacity steps in one program; metrics come back stacked, [capacity],
+    with `applied`. Step t's key is fold_in(key, t). A step whose metrics or new state are not
+    finite leaves parameters, optimizer and statistics as they were. Donates `progress`.
+    """
+
+    def one(progress: Progress, key: Key[Array, ""], chunk: Any, i: Array) -> Any:
+        batch = feed.batch(chunk, i)
+        step_key = jax.random.fold_in(key, progress.step)
+        new, metrics = model.train_step(step_key, progress.state, batch, AXIS)
+        ok = all_finite((new, metrics))
+        state = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, progress.state)
+        bad = 1 - ok.astype(jnp.int32)
+        in_a_row = (progress.in_a_row + 1) * bad
+        progress = Progress(state, progress.step + 1, progress.skipped + bad, in_a_row)
+        return progress, {**metrics, "applied": ok}
+
+    def steps(progress: Progress, key: Key[Array, ""], chunk: Any, count: Array) -> Any:
+        shapes = jax.eval_shape(one, progress, key, chunk, count)[1]
+        buffers = jax.tree.map(lambda s: jnp.zeros((feed.capacity, *s.shape), s.dtype), shapes)
+
+        def body(i: Array, carry: Any) -> Any:
+            progress, buffers = carry
+            progress, metrics = one(progress, key, chunk, i)
+            return progress, jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
+
+        # A bound that is not static: a shorter last chunk runs the same program.
+        return jax.lax.fori_loop(0, count, body, (progress, buffers))
+
+    specs = (WHOLE, WHOLE, feed.specs, WHOLE)
+    return data_parallel(steps, mesh, specs, (WHOLE, WHOLE), donate=(0,))

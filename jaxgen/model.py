@@ -1,0 +1,211 @@
+"""The contract that every model keeps, and the types that pass through it."""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from jaxgen.errors import UserError
+
+State = TypeVar("State")
+
+Batch = Mapping[str, Array]
+"""image uint8 [b h w c] (levels), index int32 [b] (names each example's noise), and
+label int32 [b] when the model is conditional. Leading axis = examples."""
+
+Metrics = dict[str, Array]
+"""Scalars, already averaged over the batch and over the devices."""
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What an image of the data set is; the model's input and output follow from it."""
+
+    height: int
+    width: int
+    channels: int = 1
+    levels: int = 256
+    """Images are integers 0..levels-1, stored as uint8."""
+    num_classes: int = 0
+    """Number of labels that a conditional model is told; 0 = unconditional."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.levels <= 256:
+            raise UserError(f"--levels must lie in 2..256 (images are uint8); got {self.levels}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    @property
+    def dims(self) -> int:
+        """Number of sub-pixels, the D of bits per dimension."""
+        return self.height * self.width * self.channels
+
+    def to_float(self, image: Array) -> Float[Array, "*b h w c"]:
+        """Levels 0..levels-1 as floats in [-1, 1]; floats pass through as they are."""
+        if jnp.issubdtype(image.dtype, jnp.floating):
+            return image
+        return image.astype(jnp.float32) * (2.0 / (self.levels - 1)) - 1.0
+
+    def to_levels(self, x: Float[Array, "*b h w c"]) -> UInt8[Array, "*b h w c"]:
+        """The nearest level to floats in [-1, 1]; values outside are clipped."""
+        levels = jnp.round((x + 1.0) * ((self.levels - 1) / 2.0))
+        return jnp.clip(levels, 0, self.levels - 1).astype(jnp.uint8)
+
+
+class Inspection(NamedTuple):
+    """What a model shows of itself in the report."""
+
+    numbers: dict[str, Array]
+    """Scalars, named with their unit."""
+    grids: dict[str, Array]
+    """Pictures: uint8 levels [rows cols h w c]."""
+    heatmaps: dict[str, Array]
+    """Maps: floats [rows cols h w]."""
+
+
+@dataclass(frozen=True)
+class Model(abc.ABC, Generic[State]):
+    """Hyperparameters with pure functions: what `--model` names.
+
+    A model is frozen and hashable, so it is a static argument of `jax.jit`. State is a pytree
+    of arrays only. Keys come first and are never stored.
+    """
+
+    spec: ImageSpec
+
+    monitor: ClassVar[str]
+    """The evaluation metric, lower is better, that selects the best checkpoint."""
+
+    @property
+    def minibatches(self) -> int:
+        """How many batches of examples one train step consumes."""
+        return 1
+
+    def thorough(self) -> Self:
+        """The model as the final report evaluates it (a tighter bound, where there is one)."""
+        return self
+
+    @abc.abstractmethod
+    def init(self, key: Key[Array, ""]) -> State:
+        """Returns the state before the first step."""
+
+    @abc.abstractmethod
+    def train_step(
+        self, key: Key[Array, ""], state: State, batch: Batch, axis_name: str | None = None
+    ) -> tuple[State, Metrics]:
+        """Returns the state after one optimization step, and the step's metrics.
+
+        `key` is the same on every device; noise for an example is a function of `key` and of
+        the example's `batch["index"]`. `axis_name` names the mapped axis over which gradients,
+        statistics and metrics are averaged, if there is one.
+        """
+
+    @abc.abstractmethod
+    def eval_step(
+        self, key: Key[Array, ""], state: State, batch: Batch
+    ) -> dict[str, Float[Array, " b"]]:
+        """Returns metrics per example, likelihoods as `nll` in nats."""
+
+    @abc.abstractmethod
+    def sample(
+        self,
+        key: Key[Array, ""],
+        state: State,
+        num: int,
+        label: Int[Array, " num"] | None = None,
+        temperature: float | Float[Array, ""] = 1.0,
+        start: int | Int[Array, ""] = 0,
+    ) -> UInt8[Array, "num h w c"]:
+        """Returns images number start..start+num-1 of the endless stream that `key` names.
+
+        Image i depends on (key, i) alone, so any chunking gives the same pictures.
+        """
+
+    def inspect(self, key: Key[Array, ""], state: State, batch: Batch) -> Inspection:
+        """Returns what the family is looked at for, computed on one batch."""
+        return Inspection({}, {}, {})
+
+
+class Completes(abc.ABC):
+    """A model that can fill in the masked part of given images."""
+
+    @abc.abstractmethod
+    def complete(
+        self,
+        key: Key[Array, ""],
+        state: Any,
+        image: UInt8[Array, "b h w c"],
+        known: Array,
+        label: Int[Array, " b"] | None = None,
+        temperature: float | Float[Array, ""] = 1.0,
+        start: int | Int[Array, ""] = 0,
+    ) -> UInt8[Array, "b h w c"]:
+        """Returns the images with every sub-pixel kept where `known` [b h w c] is True."""
+
+
+class Generates(abc.ABC):
+    """A model that maps latents to images, and so can interpolate."""
+
+    @abc.abstractmethod
+    def draw_latents(
+        self, key: Key[Array, ""], num: int, start: int | Int[Array, ""] = 0
+    ) -> Float[Array, "num z"]:
+        """Returns latents number start..start+num-1 from the prior."""
+
+    @abc.abstractmethod
+    def generate(
+        self, state: Any, z: Float[Array, "b z"], label: Int[Array, " b"] | None = None
+    ) -> UInt8[Array, "b h w c"]:
+        """Returns the image of each latent, without further noise."""
+
+
+class Reconstructs(abc.ABC):
+    """A model that can encode an image and decode it again."""
+
+    @abc.abstractmethod
+    def reconstruct(self, key: Key[Array, ""], state: Any, batch: Batch) -> UInt8[Array, "b h w c"]:
+        """Returns the decoder's image at the posterior mean."""
+
+
+def example_keys(key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b"]:
+    """One key per example, a function of (key, index) alone: the number of devices and the
+    way a batch is chunked do not change the noise."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def normal_like(key: Key[Array, ""], index: Int[Array, " b"], shape: tuple[int, ...]) -> Array:
+    """Standard normal noise [b, *shape], example by example (see `example_keys`)."""
+    return jax.vmap(lambda k: jax.random.normal(k, shape))(example_keys(key, index))
+
+
+def labels_or_all(
+    spec: ImageSpec, label: Int[Array, " num"] | None, num: int, start: int | Array = 0
+) -> Int[Array, " num"] | None:
+    """The labels of samples start..start+num-1: those asked for, else every class in turn."""
+    if spec.num_classes == 0:
+        if label is not None:
+            raise UserError("this model is unconditional: train one with --conditional for labels")
+        return None
+    return (start + jnp.arange(num)) % spec.num_classes if label is None else label
+
+
+def interpolate(
+    a: Float[Array, "n z"], b: Float[Array, "n z"], steps: int
+) -> Float[Array, "n steps z"]:
+    """Latents from a to b along great circles, at lengths that a normal prior makes likely.
+
+    White 2016, arXiv:1609.04468: a straight line would pass near the origin, where the prior of a
+    high-dimensional normal puts no mass.
+    """
+    norm = lambda v: jnp.linalg.norm(v, axis=-1, keepdims=True)  # noqa: E731
+    cosine = jnp.sum(a * b, -1, keepdims=True) / (norm(a) * norm(b))
+    angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))[:, None]
+    t = jnp.linspace(0.0, 1.0, steps)[None, :, None]
+    left, right = jnp.sin((1 - t) * angle), jnp.sin(t * angle)
+    return (left * a[:, None] + right * b[:, None]) / jnp.sin(angle)

@@ -1,0 +1,271 @@
+"""PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016, arXiv:1601.06759)."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from jaxgen.errors import UserError
+from jaxgen.layers import CausalConv, dropout
+from jaxgen.likelihoods import Bernoulli, Categorical, Likelihood
+from jaxgen.model import (
+    Batch,
+    Completes,
+    ImageSpec,
+    Inspection,
+    Metrics,
+    Model,
+    example_keys,
+    labels_or_all,
+)
+from jaxgen.net import NetState, Optimizer, Params, create, create_state, train_net
+from jaxgen.sampling import sample_pixels_cached, sample_pixels_naive
+
+# How a causal convolution is run: over the image, or on one pixel with what is known of its rows.
+RunConv = Callable[[CausalConv, Array], Array]
+
+
+class ResidualBlock(nn.Module):
+    """ReLU, 1x1 to h; ReLU, masked kxk; ReLU, 1x1 to 2h; plus the input (the paper's figure 5)."""
+
+    features: int
+    kernel: int
+    groups: int
+    num_classes: int
+    dropout: float
+
+    def setup(self) -> None:
+        self.down = CausalConv(self.features, 1, "B", self.groups)
+        self.causal = CausalConv(self.features, self.kernel, "B", self.groups)
+        self.up = CausalConv(2 * self.features, 1, "B", self.groups)
+        self.label = nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.zeros)
+
+    def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
+        h = run(self.causal, jax.nn.relu(run(self.down, jax.nn.relu(x))))
+        if label is not None:
+            shift = self.label(label)
+            h = h + shift.reshape(shift.shape[0], *(1,) * (h.ndim - 2), -1)
+        h = dropout(keys, jax.nn.relu(h), self.dropout)
+        return x + run(self.up, h)
+
+
+class PixelCNNNet(nn.Module):
+    """7x7 masked convolution (A), residual blocks (B), two 1x1 layers, p numbers per sub-pixel."""
+
+    features: int
+    blocks: int
+    head: int
+    first_kernel: int
+    kernel: int
+    channels: int
+    num_params: int
+    num_classes: int
+    dropout: float
+
+    def setup(self) -> None:
+        groups = self.channels
+        self.first = CausalConv(2 * self.features, self.first_kernel, "A", groups)
+        self.stack = [
+            ResidualBlock(self.features, self.kernel, groups, self.num_classes, self.dropout)
+            for _ in range(self.blocks)
+        ]
+        self.hidden = CausalConv(self.head, 1, "B", groups)
+        self.out = CausalConv(groups * self.num_params, 1, "B", groups)
+
+    def _run(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
+        one_hot = None if label is None else jax.nn.one_hot(label, self.num_classes)
+        h = run(self.first, x)
+        for i, block in enumerate(self.stack):
+            block_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            h = block(h, one_hot, run, block_keys)
+        h = run(self.hidden, jax.nn.relu(h))
+        h = run(self.out, jax.nn.relu(h))
+        return h.reshape(*h.shape[:-1], self.channels, self.num_params)
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b h w c p"]:
+        """The parameters of every sub-pixel given those before it; keys turn dropout on."""
+        return self._run(x, label, lambda layer, h: layer(h), keys)
+
+    def _spatial(self) -> list[CausalConv]:
+        return [self.first, *(block.causal for block in self.stack)]
+
+    def above(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What the finished rows give the next one: each spatial layer's last kernel//2 input
+        rows [b k//2 w i] to its share of the next row's output [b w o]."""
+        return tuple(
+            layer(x, mode="above") for layer, x in zip(self._spatial(), rows, strict=True)
+        )
+
+    def pixel(
+        self,
+        x: Float[Array, "b c"],
+        left: tuple[Array, ...],
+        above: tuple[Array, ...],
+        label: Int[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b c p"], tuple[Array, ...]]:
+        """One pixel's parameters, and the input [b i] that it gave each spatial layer.
+
+        `left` holds each spatial layer's inputs at the kernel//2 pixels before [b k//2 i].
+        """
+        inputs: list[Array] = []
+
+        def run(layer: CausalConv, h: Array) -> Array:
+            if layer.kernel == 1:
+                return layer(h[:, None], mode="pixel")
+            i = len(inputs)
+            inputs.append(h)
+            window = jnp.concatenate([left[i], h[:, None]], axis=1)
+            return layer(window, above[i], mode="pixel")
+
+        return self._run(x, label, run, None), tuple(inputs)
+
+    def empty_rows(self, batch: int, width: int) -> tuple[Array, ...]:
+        """The rows above the image, all zero: [b k//2 w i] for each spatial layer."""
+        shapes = [(self.first_kernel // 2, self.channels)]
+        shapes += [(self.kernel // 2, self.features)] * self.blocks
+        return tuple(jnp.zeros((batch, reach, width, i)) for reach, i in shapes)
+
+
+@dataclass(frozen=True)
+class PixelCNN(Model[NetState], Completes):
+    """Explicit density by the chain rule over sub-pixels; trained by exact likelihood."""
+
+    spec: ImageSpec
+    features: int = 32
+    """h: features inside a residual block; 2h outside."""
+    blocks: int = 6
+    """Residual blocks."""
+    head: int = 64
+    """Features of the 1x1 layer before the output."""
+    first_kernel: int = 7
+    """Side of the first kernel (mask A); odd."""
+    kernel: int = 3
+    """Side of the kernels in the blocks (mask B); odd."""
+    dropout: float = 0.5
+    """Dropout rate inside each block."""
+    ema: float = 0.995
+    """Decay of the parameters' moving average, which evaluation and sampling use."""
+    sampler: Literal["cached", "naive"] = "cached"
+    """cached: the cost of one forward pass an image; naive: the whole net per sub-pixel."""
+    optimizer: Optimizer = Optimizer()
+
+    monitor: ClassVar[str] = "nll"
+
+    def __post_init__(self) -> None:
+        for name in ("first_kernel", "kernel"):
+            if getattr(self, name) % 2 == 0 or getattr(self, name) < 3:
+                raise UserError(f"--pixelcnn.{name} must be odd and at least 3")
+        if min(self.features, self.head) < self.spec.channels:
+            raise UserError(
+                f"--pixelcnn.features and --pixelcnn.head must be at least the image's "
+                f"{self.spec.channels} channels, so that each has features of its own"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--pixelcnn.dropout must lie in [0, 1); got {self.dropout}")
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Bernoulli for two levels, else one logit per level."""
+        return Bernoulli() if self.spec.levels == 2 else Categorical(self.spec.levels)
+
+    @property
+    def network(self) -> PixelCNNNet:
+        return PixelCNNNet(
+            self.features, self.blocks, self.head, self.first_kernel, self.kernel,
+            self.spec.channels, self.likelihood.num_params, self.spec.num_classes, self.dropout,
+        )  # fmt: skip
+
+    def init(self, key: Key[Array, ""]) -> NetState:
+        image = jnp.zeros((1, *self.spec.shape))
+        label = jnp.zeros((1,), jnp.int32) if self.spec.num_classes else None
+        return create_state(create(self.network, self.optimizer, key, image, label))
+
+    def log_prob(
+        self, params: Params, batch: Batch, keys: Key[Array, " b"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """log p of every sub-pixel given those before it, in nats."""
+        x = self.spec.to_float(batch["image"])
+        logits = self.network.apply({"params": params}, x, batch.get("label"), keys)
+        return self.likelihood.log_prob(logits, batch["image"])
+
+    def train_step(
+        self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
+    ) -> tuple[NetState, Metrics]:
+        keys = example_keys(key, batch["index"])
+
+        def loss(params: Params) -> tuple[Array, Metrics]:
+            nll = -self.log_prob(params, batch, keys).sum((1, 2, 3)).mean()
+            return nll / self.spec.dims, {"nll": nll}
+
+        return train_net(self.optimizer, self.ema, state, loss, axis_name)
+
+    def eval_step(
+        self, key: Key[Array, ""], state: NetState, batch: Batch
+    ) -> dict[str, Float[Array, " b"]]:
+        return {"nll": -self.log_prob(state.ema, batch).sum((1, 2, 3))}
+
+    def sample(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        num: int,
+        label: Int[Array, " num"] | None = None,
+        temperature: float | Array = 1.0,
+        start: int | Array = 0,
+    ) -> UInt8[Array, "num h w c"]:
+        image = jnp.zeros((num, *self.spec.shape), jnp.uint8)
+        known = jnp.zeros(image.shape, bool)
+        return self.complete(key, state, image, known, label, temperature, start)
+
+    def complete(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        image: UInt8[Array, "b h w c"],
+        known: Array,
+        label: Int[Array, " b"] | None = None,
+        temperature: float | Array = 1.0,
+        start: int | Array = 0,
+    ) -> UInt8[Array, "b h w c"]:
+        """Draws the sub-pixels that are not known, in raster order, R before G before B.
+
+        Each is conditioned on what stands above and to the left of it; known sub-pixels further
+        on are kept but cannot influence the ones before them.
+        """
+        num = image.shape[0]
+        label = labels_or_all(self.spec, label, num, start)
+        keys = example_keys(key, start + jnp.arange(num))
+
+        def draw(params: Array, position: Array) -> Array:
+            at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+            pick = lambda k, p: self.likelihood.sample(k, p, temperature)  # noqa: E731
+            return jax.vmap(pick)(at, params)
+
+        methods = {"cached": sample_pixels_cached, "naive": sample_pixels_naive}
+        bound = self.network.bind({"params": state.ema})
+        return methods[self.sampler](bound, self.spec, draw, image, known, label)
+
+    def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
+        """The per-pixel NLL: its mean over the batch, and for the first images."""
+        nats = -self.log_prob(state.ema, batch).sum(-1)
+        some = batch["image"][:16]
+        return Inspection(
+            numbers={},
+            grids={"images of the NLL maps below": some[None]},
+            heatmaps={"NLL per pixel (nats)": nats[None, :16], "mean NLL per pixel": nats.mean(0)[None, None]},
+        )  # fmt: skip
+
+
+def naive(model: PixelCNN) -> PixelCNN:
+    """The same model with the reference sampler, which runs the whole net for every sub-pixel."""
+    return dataclasses.replace(model, sampler="naive")

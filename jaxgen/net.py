@@ -1,0 +1,117 @@
+"""Net: the arrays that one optimizer updates, and the pure functions that update them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key, PyTree
+
+from jaxgen.model import Metrics
+
+Params = PyTree[Array]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimizer of one network."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    """Adam's first-moment decay, or SGD's momentum."""
+    b2: float = 0.999
+    """Adam's second-moment decay."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW), on arrays of two or more dimensions."""
+    decay_steps: int = 0
+    """Cosine decay of the learning rate to zero over this many steps; 0 = constant."""
+
+    def make(self) -> optax.GradientTransformation:
+        rate: Any = self.learning_rate
+        if self.decay_steps:
+            rate = optax.cosine_decay_schedule(self.learning_rate, self.decay_steps)
+        if self.name == "sgd":
+            return optax.chain(self._decay(), optax.sgd(rate, momentum=self.b1 or None))
+        return optax.chain(
+            optax.scale_by_adam(self.b1, self.b2), self._decay(), optax.scale_by_learning_rate(rate)
+        )
+
+    def _decay(self) -> optax.GradientTransformation:
+        is_matrix = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+        return optax.add_decayed_weights(self.weight_decay, mask=is_matrix)
+
+
+@flax.struct.dataclass
+class Net:
+    """One network's arrays."""
+
+    params: Params
+    stats: Params
+    """BatchNorm's running statistics, or {}."""
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Params]:
+        """What `module.apply` takes."""
+        return variables(self.params, self.stats)
+
+
+def variables(params: Params, stats: Params) -> dict[str, Params]:
+    return {"params": params, "batch_stats": stats}
+
+
+def create(module: nn.Module, optimizer: Optimizer, key: Key[Array, ""], *inputs: Any) -> Net:
+    """A Net for a Linen module, initialized on example inputs."""
+    values = module.init(key, *inputs)
+    params = values["params"]
+    return Net(params, values.get("batch_stats", {}), optimizer.make().init(params))
+
+
+def descend(optimizer: Optimizer, net: Net, grads: Params, stats: Params) -> Net:
+    """The Net after one optimizer update, with new statistics."""
+    updates, opt_state = optimizer.make().update(grads, net.opt_state, net.params)
+    return Net(optax.apply_updates(net.params, updates), stats, opt_state)
+
+
+def average(ema: PyTree, new: PyTree, decay: float, step: Array) -> PyTree:
+    """Exponential moving average, warmed up: the decay at step t is min(decay, (1+t)/(10+t))."""
+    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, n: e + (1.0 - rate) * (n - e), ema, new)
+
+
+def mean_over(axis_name: str | None, tree: PyTree) -> PyTree:
+    """The average over the mapped axis, or the tree itself where there is none."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+@flax.struct.dataclass
+class NetState:
+    """State of a model with one network: what is trained, and its average, which is used."""
+
+    net: Net
+    ema: Params
+    step: Array
+
+
+def create_state(net: Net) -> NetState:
+    return NetState(net, jax.tree.map(jnp.copy, net.params), jnp.zeros((), jnp.int32))
+
+
+def train_net(
+    optimizer: Optimizer,
+    ema_decay: float,
+    state: NetState,
+    loss: Callable[[Params], tuple[Array, Metrics]],
+    axis_name: str | None,
+) -> tuple[NetState, Metrics]:
+    """One step down a loss that returns (scalar, metrics); both are averaged over the axis."""
+    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.net.params)
+    metrics, grads = mean_over(axis_name, ({"loss": value, **metrics}, grads))
+    net = descend(optimizer, state.net, grads, state.net.stats)
+    ema = average(state.ema, net.params, ema_decay, state.step)
+    return NetState(net, ema, state.step + 1), metrics

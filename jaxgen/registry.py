@@ -1,0 +1,35 @@
+"""The models by name. A new model is one file in `models/` and one line here."""
+
+from typing import NamedTuple
+
+from jaxgen.data import DataConfig
+from jaxgen.errors import UserError
+from jaxgen.model import ImageSpec, Model
+from jaxgen.models.gan import GAN
+from jaxgen.models.pixelcnn import PixelCNN
+from jaxgen.models.vae import VAE
+from jaxgen.run import TrainConfig
+
+
+class Preset(NamedTuple):
+    """What `--model=NAME` trains when no other flag is given."""
+
+    model: Model
+    data: DataConfig
+    train: TrainConfig
+
+
+_DIGITS = ImageSpec(8, 8, 1, 17)
+
+MODELS: dict[str, Preset] = {
+    "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=1500, batch_size=50)),
+    "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=4000, batch_size=100)),
+    "gan": Preset(GAN(_DIGITS), DataConfig(), TrainConfig(steps=4000, batch_size=64)),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; raises UserError listing the names there are."""
+    if name not in MODELS:
+        raise UserError(f"--model={name} is unknown; choose from {', '.join(MODELS)}")
+    return MODELS[name]

@@ -1,0 +1,84 @@
+"""A run: the model, the data and the schedule. It is the flags, the help and run.json at once."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from jaxgen.data import DataConfig
+from jaxgen.errors import UserError
+from jaxgen.model import Model
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, on what batches, and how often to look."""
+
+    steps: int = 1000
+    """Optimization steps."""
+    batch_size: int = 100
+    """Examples per step, over all devices (per discriminator step, for a GAN)."""
+    seed: int = 0
+    """Names the initial parameters, the batches, all noise and all samples."""
+    log_every: int = 50
+    """Steps between rows of metrics."""
+    eval_every: int = 250
+    """Steps between validations; each also saves a checkpoint and a picture of samples."""
+    samples: int = 1000
+    """Samples that the sample-based scores are computed on."""
+    max_skipped: int = 10
+    """Steps in a row that are not finite, and so not applied, before the run is stopped."""
+    devices: int = 0
+    """Devices to train on; 0 = all."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "eval_every", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1; got {getattr(self, name)}")
+        if self.samples < 10:
+            raise UserError(f"--samples must be at least 10; got {self.samples}")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed must lie in 0..2^31-1; got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that determines the result."""
+
+    name: str
+    """The model's name in the registry."""
+    model: Model
+    data: DataConfig
+    train: TrainConfig
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as JSON holds it."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """The configuration of type `cls` that `to_dict` gave `values` for.
+
+    Raises UserError if a field is missing or unknown: another version of jaxgen wrote it.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    if fields != set(values):
+        odd = ", ".join(sorted(fields ^ set(values)))
+        raise UserError(
+            f"run.json does not describe a {cls.__name__} of this version ({odd}): "
+            "use the jaxgen that wrote it, or train again"
+        )
+    return cls(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    if isinstance(hint, types.UnionType) and value is None:
+        return None
+    return value
