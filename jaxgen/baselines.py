@@ -8,7 +8,7 @@ is free (alpha, k, strength) is chosen on the validation split, from the lists b
 import math
 from dataclasses import dataclass
 from os import PathLike
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from jaxgen.errors import UserError
 
 ALPHAS = (0.01, 0.1, 0.5, 1.0)
 """Factorized: examples added to the count of each level."""
-COMPONENTS = (5, 10, 20, 40, 80, 160, 320)
+COMPONENTS = (5, 10, 20, 40, 80, 160)
 """Mixture: sizes, tried in this order until validation stops improving."""
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Mixture: examples, distributed as the factorized baseline, added to each component."""
@@ -53,15 +53,13 @@ def uniform(levels: int, dims: int) -> float:
     return dims * math.log(levels)
 
 
-def encode(x: np.ndarray, levels: int, dtype=np.float32, dense: bool | None = None):
+def encode(x: np.ndarray, levels: int, dtype: Any = np.float32):
     """Returns the indicators [n (levels-1)*dims] of x [n dims] being at each level but 0.
 
     Level 0 follows from the others. The result is a numpy array, or a scipy CSR array (one
     entry per non-zero sub-pixel) where the dense one would be large.
     """
-    if dense is None:
-        dense = x.size * (levels - 1) <= _DENSE
-    if dense:
+    if x.size * (levels - 1) <= _DENSE:
         rest = np.arange(1, levels, dtype=x.dtype)
         return (x[:, None] == rest[:, None]).reshape(len(x), -1).astype(dtype)
     from scipy.sparse import csr_array
@@ -72,7 +70,7 @@ def encode(x: np.ndarray, levels: int, dtype=np.float32, dense: bool | None = No
     return csr_array((np.ones(len(row), dtype), (row, column)), shape)
 
 
-def affine(mixture: Mixture, dtype=np.float32) -> tuple[np.ndarray, np.ndarray]:
+def affine(mixture: Mixture, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
     """Returns (matrix, constant): log p(x, component) [n k] is encode(x) @ matrix + constant."""
     absent = mixture.log_probs[0]
     matrix = (mixture.log_probs[1:] - absent).reshape(-1, absent.shape[-1])
@@ -113,7 +111,8 @@ def histogram(x: np.ndarray, levels: int) -> Counts:
     dims = x.shape[1]
     cells = (part.astype(np.int64) * dims + np.arange(dims) for part in _chunks(x))
     total = sum(np.bincount(c.ravel(), minlength=levels * dims) for c in cells)
-    return Counts(np.float32([len(x)]), np.float32(total).reshape(levels, dims, 1))
+    components, total = np.array([len(x)], np.float32), np.asarray(total, np.float32)
+    return Counts(components, total.reshape(levels, dims, 1))
 
 
 def maximize_factorized(counts: Counts, alpha: float) -> Mixture:
@@ -122,7 +121,7 @@ def maximize_factorized(counts: Counts, alpha: float) -> Mixture:
 
 
 def fit_mixture(
-    x: np.ndarray, levels: int, k: int, prior: np.ndarray, seed: int = 0, dtype=np.float32
+    x: np.ndarray, levels: int, k: int, prior: np.ndarray, seed: int = 0, dtype: Any = np.float32
 ) -> tuple[Counts, list[float]]:
     """Returns the counts of k components after EM on x [n dims], and per iteration the
     objective, which EM never lowers: log-likelihood plus log-prior, in nats, up to a constant."""
@@ -142,7 +141,7 @@ def _nearest_seeds(x: np.ndarray, k: int, seed: int) -> np.ndarray:
     from sklearn.cluster import kmeans_plusplus
 
     x = x.astype(np.float32)
-    centers, _ = kmeans_plusplus(_draw(x, 5000, seed), k, random_state=seed)
+    centers = np.asarray(kmeans_plusplus(_draw(x, 5000, seed), k, random_state=seed)[0])
     distance = np.square(centers).sum(1) - 2 * x @ centers.T
     return np.eye(k)[distance.argmin(1)]
 
@@ -154,7 +153,7 @@ def mixture_nll(mixture: Mixture, x: np.ndarray) -> np.ndarray:
     levels = len(mixture.log_probs)
     matrix, constant = affine(Mixture(*(a.astype(np.float64) for a in mixture)), np.float64)
     parts = (encode(part, levels, np.float64) @ matrix + constant for part in _chunks(x))
-    return np.concatenate([np.zeros(0), *(-logsumexp(joint, 1) for joint in parts)])
+    return np.concatenate([np.zeros(0), *(-np.asarray(logsumexp(joint, 1)) for joint in parts)])
 
 
 @dataclass(frozen=True)

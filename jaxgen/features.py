@@ -8,7 +8,7 @@ least a tenth of the median one; without that, distances depend on an arbitrary 
 import warnings
 from dataclasses import dataclass
 from os import PathLike
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -19,6 +19,19 @@ MAX_EXAMPLES = 20_000
 VISITS = 200_000
 """How many images (with repeats) the classifier sees, between 8 and 40 epochs of them."""
 _CHUNK = 2048
+
+Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+class Head(NamedTuple):
+    """The classifier on the features, before they are z-scored."""
+
+    weight: np.ndarray
+    """[d classes]"""
+    bias: np.ndarray
+    """[classes]"""
+    labels: np.ndarray
+    """The label that each class stands for, ascending [classes]."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +44,13 @@ class Features:
     """How many training images it was fitted on."""
     seed: int
     levels: int
-    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
-    """(weight [in out], bias [out]) each; a ReLU follows where there are classes."""
+    layers: Layers
+    """(weight [in out], bias [out]) each; a ReLU follows where there is a head."""
     mean: np.ndarray
     scale: np.ndarray
     """The training features' mean and standard deviation, [d] each."""
-    head: tuple[np.ndarray, np.ndarray] | None
-    """(weight [d classes], bias [classes]) on the features before z-scoring."""
-    classes: np.ndarray | None
-    """The label of each class [classes]; None = unlabelled."""
+    head: Head | None
+    """None = fitted without labels."""
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Returns z-scored features, float64 [n d], of images [n h w c]."""
@@ -49,8 +60,8 @@ class Features:
         """Returns the most likely label [n] of each image, or None where none were learnt."""
         if self.head is None:
             return None
-        weight, bias = self.head
-        return self.classes[(self._hidden(images) @ weight + bias).argmax(1)]
+        logits = self._hidden(images) @ self.head.weight + self.head.bias
+        return self.head.labels[logits.argmax(1)]
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float | None:
         """Returns the share of images whose label is predicted, or None without classes."""
@@ -69,11 +80,11 @@ class Features:
 
     def save(self, path: str | PathLike) -> None:
         """Writes one .npz, enough to score samples without the data set."""
-        arrays = {f"layer{i}_{j}": a for i, wb in enumerate(self.layers) for j, a in enumerate(wb)}
-        if self.head is not None:
-            arrays |= {"head_0": self.head[0], "head_1": self.head[1], "classes": self.classes}
-        fields = ("name", "examples", "seed", "levels", "mean", "scale")
-        np.savez_compressed(path, **arrays, **{f: getattr(self, f) for f in fields})
+        arrays: dict[str, Any] = {"name": self.name, "mean": self.mean, "scale": self.scale}
+        arrays["numbers"] = [self.examples, self.seed, self.levels]
+        arrays |= {f"layer{i}_{j}": a for i, wb in enumerate(self.layers) for j, a in enumerate(wb)}
+        arrays |= {f"head_{f}": a for f, a in self.head._asdict().items()} if self.head else {}
+        np.savez_compressed(path, **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike) -> Self:
@@ -81,10 +92,10 @@ class Features:
         with np.load(path, allow_pickle=False) as f:
             depth = sum(name.startswith("layer") for name in f) // 2
             layers = tuple((f[f"layer{i}_0"], f[f"layer{i}_1"]) for i in range(depth))
-            head = (f["head_0"], f["head_1"]) if "head_0" in f else None
-            classes = f["classes"] if "classes" in f else None
-            numbers = (int(f[n]) for n in ("examples", "seed", "levels"))
-            return cls(str(f["name"]), *numbers, layers, f["mean"], f["scale"], head, classes)
+            head = Head(*(f[f"head_{n}"] for n in Head._fields)) if "head_bias" in f else None
+            examples, seed, levels = map(int, f["numbers"])
+            name, mean, scale = str(f["name"]), f["mean"], f["scale"]
+        return cls(name, examples, seed, levels, layers, mean, scale, head)
 
 
 def fit_features(
@@ -103,26 +114,31 @@ def fit_features(
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(len(images), MAX_EXAMPLES, replace=False))
         images, labels = images[chosen], None if labels is None else labels[chosen]
-    counts = [] if labels is None else np.unique_counts(labels).counts
-    if len(counts) >= 2 and min(counts) >= 10:
+    head = None
+    if labels is not None and _learnable(labels):
         kind = "mlp" + "-".join(map(str, HIDDEN))
-        layers, head, classes = _mlp(_to_float(_shifted(images), levels, np.float32), labels, seed)
+        layers, head = _mlp(_to_float(_shifted(images), levels, np.float32), labels, seed)
     else:
-        layers, head, classes = _pca(_to_float(images, levels), seed), None, None
+        layers = _pca(_to_float(images, levels), seed)
         kind = f"pca{layers[0][0].shape[1]}"
     zero, one = np.zeros(layers[-1][1].shape), np.ones(layers[-1][1].shape)
     name = f"{kind}/{dataset}"
-    raw = Features(name, len(images), seed, levels, layers, zero, one, head, classes)
+    raw = Features(name, len(images), seed, levels, layers, zero, one, head)
     h = raw.embed(images)
     scale = h.std(0)
     # A unit that hardly ever fires would rule every distance the few times it does: measured
     # on MNIST, real against real gave a Fréchet distance of 32 in place of 0.4.
     scale = np.maximum(scale, 0.1 * np.median(scale[scale > 0]) if scale.any() else 1.0)
-    return Features(name, len(images), seed, levels, layers, h.mean(0), scale, head, classes)
+    return Features(name, len(images), seed, levels, layers, h.mean(0), scale, head)
 
 
-def _mlp(x: np.ndarray, labels: np.ndarray, seed: int):
-    """(layers, head, classes) of a classifier of x [copies*n dims] with labels [n].
+def _learnable(labels: np.ndarray) -> bool:
+    counts = np.unique_counts(labels).counts
+    return len(counts) >= 2 and min(counts) >= 10
+
+
+def _mlp(x: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Layers, Head]:
+    """The hidden layers and the head of a classifier of x [copies*n dims] with labels [n].
 
     The number of epochs is fixed: an early stop would hold out copies of what it trains on.
     """
@@ -143,7 +159,7 @@ def _mlp(x: np.ndarray, labels: np.ndarray, seed: int):
     *layers, (weight, bias) = weights
     if len(model.classes_) == 2:  # one logit, of the second class
         weight, bias = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
-    return tuple(layers), (weight, bias), model.classes_
+    return tuple(layers), Head(weight, bias, model.classes_)
 
 
 def _shifted(images: np.ndarray) -> np.ndarray:
@@ -155,15 +171,15 @@ def _shifted(images: np.ndarray) -> np.ndarray:
     return np.concatenate([wide[:, i : i + height, j : j + width] for i, j in corners])
 
 
-def _pca(x: np.ndarray, seed: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+def _pca(x: np.ndarray, seed: int) -> Layers:
     """One linear layer; z-scoring then whitens it, but for components of next to no variance."""
     from sklearn.decomposition import PCA
 
     pca = PCA(min(COMPONENTS, *x.shape), random_state=seed).fit(x)
-    weight = pca.components_.T
+    weight = np.asarray(pca.components_).T
     return ((weight, -pca.mean_ @ weight),)
 
 
-def _to_float(images: np.ndarray, levels: int, dtype=np.float64) -> np.ndarray:
+def _to_float(images: np.ndarray, levels: int, dtype: Any = np.float64) -> np.ndarray:
     """Levels as floats in [-1, 1]: [n dims]."""
     return images.reshape(len(images), -1).astype(dtype) * dtype(2 / (levels - 1)) - dtype(1)

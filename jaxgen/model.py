@@ -127,6 +127,10 @@ class Model(abc.ABC, Generic[State]):
         Image i depends on (key, i) alone, so any chunking gives the same pictures.
         """
 
+    def facts(self) -> dict[str, str]:
+        """What the family is asked for before training: receptive field, latents, …"""
+        return {}
+
     def inspect(self, key: Key[Array, ""], state: State, batch: Batch) -> Inspection:
         """Returns what the family is looked at for, computed on one batch."""
         return Inspection({}, {}, {})

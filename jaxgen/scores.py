@@ -90,13 +90,13 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> PRDC:
     if min(len(real), len(fake)) <= k:
         raise UserError(f"precision and recall need more than k={k} images on both sides")
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)
-    balls, nearest = np.zeros(len(fake)), []
-    recalled = []
+    balls, recalled, nearest, start = np.zeros(len(fake)), [], [], 0
     for distance in pairwise_distances_chunked(real, fake, working_memory=64):
-        radius = real_radius[sum(map(len, nearest)) :][: len(distance), None]
+        radius = real_radius[start : start + len(distance), None]
         balls += (distance <= radius).sum(0)
         recalled.append((distance <= fake_radius).any(1))
         nearest.append(distance.min(1))
+        start += len(distance)
     covered = np.concatenate(nearest) <= real_radius
     recall = np.concatenate(recalled).mean()
     scores = (balls > 0).mean(), recall, balls.mean() / k, covered.mean()
@@ -164,17 +164,17 @@ def panel(
     rng = np.random.default_rng(seed)
     real, fake_part = _draw(rng, reference, MAX_REFERENCE), _draw(rng, fake, MAX_REFERENCE)
     floor = _draw(rng, train, len(fake_part))
-    known = features.embed(real), features.predict(real)
     protocol = (
         f"FD[{features.name}] fitted on train {features.examples} seed={features.seed}, "
         f"reference={split} {len(real)} of {len(reference)}, samples={len(fake_part)} of "
         f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS}, seed={seed}"
     )
-    return Panel(_scores(features, known, fake_part), _scores(features, known, floor), protocol)
+    values, floors = (_scores(features, real, images) for images in (fake_part, floor))
+    return Panel(values, floors, protocol)
 
 
-def _scores(features: Features, known: tuple, images: np.ndarray) -> dict[str, float]:
-    (real, real_classes), fake = known, features.embed(images)
+def _scores(features: Features, reference: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    real, fake = features.embed(reference), features.embed(images)
     near = prdc(real, fake)
     scores = {
         "frechet": frechet_distance(real, fake),
@@ -183,10 +183,10 @@ def _scores(features: Features, known: tuple, images: np.ndarray) -> dict[str, f
         "recall": near.recall,
         "coverage": near.coverage,
     }
-    if real_classes is not None:
-        size = int(features.classes.max()) + 1
-        p = class_histogram(real_classes, size)
-        q = class_histogram(features.predict(images), size)
+    known, found = features.predict(reference), features.predict(images)
+    if known is not None and found is not None:
+        size = int(max(known.max(), found.max())) + 1
+        p, q = class_histogram(known, size), class_histogram(found, size)
         scores["histogram_kl"] = histogram_kl(q, p)
         scores["classes_present"] = float(np.sum((p > 0) & (q >= p / 4)))
     return scores

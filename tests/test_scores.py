@@ -79,14 +79,13 @@ def test_kernel_distance_equals_double_loop(rng, monkeypatch):
 
 
 def test_kernel_distance_is_unbiased(rng):
-    draws = [
-        scores.kernel_distance(rng.normal(size=(30, 4)), rng.normal(size=(20, 4)))
-        for _ in range(2000)
-    ]
-    error = np.std(draws) / np.sqrt(len(draws))
-    assert abs(np.mean(draws)) < 4 * error
-    # The biased estimate, diagonal kept, is off by many times that: the test can fail.
-    assert np.mean(draws) + 8 * (1 / 30 + 1 / 20) / 8 > 4 * error
+    def biased(a, b):  # keeps the diagonal, and must fail the same bound
+        return sum(polynomial_kernel(x).mean() for x in (a, b)) - 2 * polynomial_kernel(a, b).mean()
+
+    pairs = [(rng.normal(size=(30, 4)), rng.normal(size=(20, 4))) for _ in range(1000)]
+    draws = np.array([[scores.kernel_distance(*pair), biased(*pair)] for pair in pairs])
+    errors = draws.mean(0) / (draws.std(0) / np.sqrt(len(draws)))
+    assert abs(errors[0]) < 4 < errors[1]
 
 
 def test_prdc_equals_loops(rng):
@@ -142,7 +141,7 @@ def test_features_classify_and_repeat(digits, features):
     np.testing.assert_array_equal(again.embed(test[0]), features.embed(test[0]))
 
 
-def test_features_equal_the_classifier_of_sklearn(rng):
+def test_features_of_two_classes(rng):
     # Two classes: scikit-learn's single logistic output becomes two logits.
     images = rng.integers(0, 4, (300, 4, 3, 2), dtype=np.uint8)
     labels = np.where(images[:, 0, 0, 0] > 1, 7, 3)

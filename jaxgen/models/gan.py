@@ -333,6 +333,9 @@ class GAN(Model[GANState], Generates):
         z = temperature * self.draw_latents(key, num, start)
         return self.generate(state, z, labels_or_all(self.spec, label, num, start))
 
+    def facts(self) -> dict[str, str]:
+        return {"latents": f"{self.latents} standard normal"}
+
     def inspect(self, key: Key[Array, ""], state: GANState, batch: Batch) -> Inspection:
         """Interpolations on great circles between pairs of latents."""
         ends = self.draw_latents(key, 16)

@@ -255,6 +255,15 @@ class PixelCNN(Model[NetState], Completes):
         bound = self.network.bind({"params": state.ema})
         return methods[self.sampler](bound, self.spec, draw, image, known, label)
 
+    def facts(self) -> dict[str, str]:
+        """How far the prediction of a pixel reaches; see the class for what it misses."""
+        reach = self.first_kernel // 2 + self.blocks * (self.kernel // 2)
+        return {
+            "sees": f"{reach} rows above and {reach} columns to the left; to the right one column "
+            f"per row above after the first kernel's {self.first_kernel // 2} (the blind spot)",
+            "sampling": f"{self.spec.dims} sub-pixels in turn, at the cost of one forward pass",
+        }
+
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
         """The per-pixel NLL: its mean over the batch, and for the first images."""
         nats = -self.log_prob(state.ema, batch).sum(-1)

@@ -165,7 +165,8 @@ class VAE(Model[NetState], Generates, Reconstructs):
     monitor: ClassVar[str] = "nll"
 
     def __post_init__(self) -> None:
-        if self.scale == "shared" and not isinstance(self.p, LocationScale):
+        fits_scale = isinstance(self.p, LocationScale)  # refuses levels that p cannot represent
+        if self.scale == "shared" and not fits_scale:
             raise UserError(
                 f"--vae.scale=shared needs --vae.likelihood=gaussian or logistic; "
                 f"it is {self.likelihood}"
@@ -301,6 +302,9 @@ class VAE(Model[NetState], Generates, Reconstructs):
     ) -> UInt8[Array, "b h w c"]:
         mean, _ = self.encode(state.ema, batch)
         return self.generate(state, mean, batch.get("label"))
+
+    def facts(self) -> dict[str, str]:
+        return {"latents": f"{self.latents} standard normal; p(x | z) {type(self.p).__name__}"}
 
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
         """Active units, reconstructions, a traversal of each latent, and the 2-D manifold."""
