@@ -85,12 +85,12 @@ class CausalConv(nn.Module):
         kernel, bias = self._weights(x.shape[-1])
         if mode == "pixel":
             own = jnp.einsum("bki,kio->bo", x, kernel[-1, : reach + 1])
-            return own + bias if above is None else own + above + bias
+            return own + bias[None] if above is None else own + above + bias[None]
         if mode == "above":
             return conv(x, kernel[:-1], 1, ((0, 0), (reach, reach)))[:, 0]
         if self.kernel == 1:
-            return x @ kernel[0, 0] + bias
-        return conv(x, kernel, 1, ((reach, 0), (reach, reach))) + bias
+            return x @ kernel[0, 0] + bias[None, None, None]
+        return conv(x, kernel, 1, ((reach, 0), (reach, reach))) + bias[None, None, None]
 
 
 class Conv(nn.Module):
@@ -108,7 +108,8 @@ class Conv(nn.Module):
         pad = same_padding(x.shape[1:3], shape[:2], self.stride)
         y = conv(x, self.param("kernel", self.kernel_init, shape), self.stride, pad)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias[None, None, None]
         return y
 
 
@@ -133,7 +134,8 @@ class ConvTranspose(nn.Module):
         pad = same_padding(self.size, shape[:2], self.stride)
         y = conv_adjoint(x, kernel, self.stride, pad, self.size)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias[None, None, None]
         return y
 
 

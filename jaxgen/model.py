@@ -87,6 +87,11 @@ class Model(abc.ABC, Generic[State]):
         """How many batches of examples one train step consumes."""
         return 1
 
+    @property
+    def likelihood_kind(self) -> str:
+        """What `nll` of `eval_step` is, where there is one: exact, or the name of a bound."""
+        return "exact"
+
     def thorough(self) -> Self:
         """The model as the final report evaluates it (a tighter bound, where there is one)."""
         return self

@@ -8,6 +8,7 @@ from jaxgen.model import ImageSpec, Model
 from jaxgen.models.gan import GAN
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.vae import VAE
+from jaxgen.net import Optimizer
 from jaxgen.run import TrainConfig
 
 
@@ -20,11 +21,16 @@ class Preset(NamedTuple):
 
 
 _DIGITS = ImageSpec(8, 8, 1, 17)
+_GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 MODELS: dict[str, Preset] = {
-    "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=1500, batch_size=50)),
-    "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=4000, batch_size=100)),
-    "gan": Preset(GAN(_DIGITS), DataConfig(), TrainConfig(steps=4000, batch_size=64)),
+    "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=1000, batch_size=50)),
+    "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
+    "gan": Preset(
+        GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
+        DataConfig(),
+        TrainConfig(steps=3000, batch_size=64),
+    ),
 }
 
 

@@ -152,8 +152,8 @@ class VAE(Model[NetState], Generates, Reconstructs):
     """gaussian, logistic: a scale per sub-pixel from the decoder, or one for all, learned."""
     beta: float = 1.0
     """Weight of the KL in the training loss (Higgins et al. 2017); evaluation ignores it."""
-    dropout: float = 0.0
-    """Dropout rate after every hidden layer, and on the flattened input."""
+    dropout: float = 0.05
+    """Dropout rate after every hidden layer, and on what enters the first."""
     ema: float = 0.995
     """Decay of the parameters' moving average, which evaluation and sampling use."""
     k: int = 1
@@ -192,6 +192,10 @@ class VAE(Model[NetState], Generates, Reconstructs):
     @property
     def net(self) -> VAENet:
         return VAENet(self)
+
+    @property
+    def likelihood_kind(self) -> str:
+        return "the ELBO" if self.k == 1 else f"importance-weighted bound, k = {self.k}"
 
     def thorough(self) -> Self:
         return dataclasses.replace(self, k=self.final_k)

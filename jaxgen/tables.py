@@ -1,0 +1,105 @@
+"""The results of a run as tables with units, for the terminal and for the report."""
+
+import math
+from typing import Any, NamedTuple
+
+from jaxgen.scores import NEIGHBOURS
+
+METRICS: dict[str, str] = {
+    "nll": "negative log-likelihood (nats per image)",
+    "elbo": "ELBO (nats per image)",
+    "reconstruction": "reconstruction, -log p(x | z) (nats per image)",
+    "kl": "KL(q(z | x) || p(z)) (nats per image)",
+    "d_real": "D(x): held to be real, of real images (probability)",
+    "d_fake": "D(G(z)): held to be real, of generated images (probability)",
+    "frechet": "Fréchet distance (squared, in feature space)",
+    "kernel": "kernel distance (squared MMD)",
+    "precision": f"precision (share of samples, k = {NEIGHBOURS})",
+    "recall": f"recall (share of real images, k = {NEIGHBOURS})",
+    "coverage": f"coverage (share of real images, k = {NEIGHBOURS})",
+    "histogram_kl": "KL of the class histograms (nats)",
+    "classes_present": "classes present",
+}
+"""What the known metrics are, with their units; others go by their names."""
+
+HIGHER = {"precision", "recall", "coverage", "classes_present"}
+"""The sample scores of which more is better."""
+
+
+class Table(NamedTuple):
+    """Text only."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    note: str = ""
+    """The protocol."""
+    ranked: bool = False
+    """Whether the first row is the model's own, and the others stand beside it."""
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """The tables of what `final_results` returned."""
+    found = []
+    where = f"{results['split']} split, {results['images']} images"
+    likelihood, scores = results["likelihood"], results["scores"]
+    if likelihood:
+        models = {f"{results['model']} ({likelihood['kind']})": likelihood["model"]}
+        rows = [
+            (n, spread(x["nats"], x["nats_se"]), spread(x["bits_per_dim"], x["bits_per_dim_se"]))
+            for n, x in (models | likelihood["baselines"]).items()
+        ]
+        columns = ("negative log-likelihood", "nats per image", "bits per dimension")
+        note = f"± one standard error of the mean over the images. {likelihood['protocol']}"
+        found.append(
+            Table(f"Likelihood on the {where}; lower is better", columns, rows, note, True)
+        )
+    if scores:
+        better = {name: "higher" if name in HIGHER else "lower" for name in scores["model"]}
+        rows = [
+            (METRICS.get(n, n), number(x), number(scores["floor"][n]), better[n])
+            for n, x in scores["model"].items()
+        ]
+        columns = ("score", results["model"], "train images", "better")
+        title = f"{scores['samples']} samples against the {results['split']} split"
+        note = f"train images: the same scores of real images, the floor. {scores['protocol']}"
+        found.append(Table(title, columns, rows, note))
+    if results["metrics"]:
+        rows = [(METRICS.get(n, n), spread(**x)) for n, x in results["metrics"].items()]
+        found.append(Table(f"Further means over the {where}", ("metric", "mean"), rows))
+    if results["inspection"]:
+        rows = [(name, number(x)) for name, x in results["inspection"].items()]
+        title = "Measured on the first images of the validation split"
+        found.append(Table(title, ("measure", "value"), rows))
+    return found
+
+
+def text(results: dict[str, Any]) -> str:
+    """The tables in plain text."""
+    blocks = [
+        f"{results['protocol']}\n{results['model']}, {results['parameters']:,} parameters, "
+        f"checkpoint of step {results['step']}"
+    ]
+    for table in tables(results):
+        rows = [table.columns, *table.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        blocks.append("\n  ".join([table.title, *lines]) + (f"\n  {table.note}" * bool(table.note)))
+    return "\n\n".join(blocks)
+
+
+def spread(mean: float | None, se: float | None) -> str:
+    """A mean with its standard error, to two significant digits of the latter."""
+    if mean is None or se is None:
+        return "not finite"
+    if se < 1e-9 * abs(mean):  # a constant, but for rounding
+        return number(mean)
+    decimals = max(0, 1 - math.floor(math.log10(se)))
+    return f"{mean:.{decimals}f} ± {se:.{decimals}f}"
+
+
+def number(x: float | None) -> str:
+    """A number to four significant digits."""
+    if x is None:
+        return "not finite"
+    return f"{x:.0f}" if float(x).is_integer() else f"{x:.4g}"
