@@ -86,6 +86,12 @@ class Checkpoints:
             ) from error
         self._scan()
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def steps(self) -> list[int]:
         """The steps that have a readable checkpoint, ascending."""
         return sorted(k for k in self._manager.all_steps() if k in self._kept.monitors)

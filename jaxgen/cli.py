@@ -73,7 +73,7 @@ def _dispatch(argv: list[str]) -> None:
     elif name == "train":
         _train(rest)
     elif name == "list":
-        _list()
+        _list(rest)
     elif name == "describe":
         _describe(rest)
     elif name == "prepare":
@@ -128,6 +128,8 @@ def _parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Any]:
         ],
     )  # fmt: skip
     parsed: Any = _parse(arguments, argv, prog, type(chosen.model).__doc__)
+    if parsed.model != name:
+        raise UserError(f"--model is given twice, as {name} and {parsed.model}; give one")
     dataset = load(parsed.data)
     values = {name: getattr(parsed.net, name) for name in shown}
     model = type(chosen.model)(**{**values, "spec": dataset.spec})
@@ -157,7 +159,9 @@ def _flags_of(cls: type[Model]) -> type:
     return dataclass(frozen=True)(type(cls.__name__, (cls,), body))
 
 
-def _list() -> None:
+def _list(argv: list[str]) -> None:
+    if set(argv) - {"-h", "--help"}:
+        raise UserError(f"jaxgen list takes no arguments; got {' '.join(argv)}")
     for name, chosen in MODELS.items():
         summary = (type(chosen.model).__doc__ or "").strip().splitlines()[0]
         print(f"{name:10s} {summary}")

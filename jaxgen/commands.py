@@ -91,6 +91,7 @@ class Interpolate(Command):
     label: int | None = None
     """Class of all images (conditional models; default: a class a row in turn)."""
     seed: int = 0
+    """Names the latents."""
 
     def __call__(self) -> None:
         if self.pairs < 1 or self.steps < 2:
@@ -124,6 +125,7 @@ class Complete(Command):
     out: str = "completions.png"
     """PNG file to write."""
     seed: int = 0
+    """Names the completions."""
 
     def __call__(self) -> None:
         if self.num < 1 or self.count < 1 or not 0 < self.temperature < float("inf"):
@@ -174,6 +176,7 @@ class Evaluate(Command):
     """Measure a run on a whole split of its data set, beside the baselines."""
 
     split: Literal["train", "validation", "test"] = "test"
+    """What to measure on."""
     k: int | None = None
     """VAE: samples of the importance-weighted bound; default: the run's --vae.final_k."""
     data_dir: str | None = None
@@ -201,9 +204,8 @@ class Evaluate(Command):
             run, dataset, make_mesh(), saved.state, saved.step, Path(self.run), self.split
         )
         print(results.table(found))
-        name = f"results_{self.split}.json" if self.split != "test" else "results_test.json"
-        if self.k is not None:
-            name = name.replace(".json", f"_k{self.k}.json")
+        bound = "" if self.k is None else f"_k{self.k}"
+        name = f"results_{self.split}{bound}.json"
         results.write(Path(self.run) / name, found)
         print(f"written to {Path(self.run) / name}")
 

@@ -87,6 +87,7 @@ def final_results(
     """
     began = time.monotonic()
     model, keys = run.model.thorough(), keys_of(run.train.seed)
+    state = put(mesh, WHOLE, state)
     images = dataset.materialize(split)
     size = run.train.batch_size
     values = evaluate.per_example(model, mesh, keys.evaluate, state, images, size)
@@ -122,7 +123,7 @@ def final_results(
 def _likelihood(values: np.ndarray, dims: int) -> dict[str, float]:
     """Mean and standard error of NLLs [n] in nats, in both units."""
     nats = _mean(values)
-    bits = {name: bits_per_dim(value, dims) for name, value in nats.items()}
+    bits = {name: float(bits_per_dim(value, dims)) for name, value in nats.items()}
     return {
         "nats": nats["mean"],
         "nats_se": nats["se"],
@@ -165,12 +166,12 @@ def _classes(
     features: Features, dataset: Dataset, real: np.ndarray, drawn: np.ndarray
 ) -> dict[str, list] | None:
     """The share of each class, as the features' classifier sees it, in both sets."""
-    predicted = features.predict(real), features.predict(drawn)
-    if predicted[0] is None or predicted[1] is None:
+    of_real, of_drawn = features.predict(real), features.predict(drawn)
+    if of_real is None or of_drawn is None:
         return None
     names = list(dataset.class_names)
-    real_share, drawn_share = (scores.class_histogram(p, len(names)).tolist() for p in predicted)
-    return {"names": names, "real": real_share, "samples": drawn_share}
+    share = lambda classes: scores.class_histogram(classes, len(names)).tolist()  # noqa: E731
+    return {"names": names, "real": share(of_real), "samples": share(of_drawn)}
 
 
 def inspect(run: Run, dataset: Dataset, state: Any) -> Inspection:

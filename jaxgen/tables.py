@@ -41,6 +41,8 @@ class Table(NamedTuple):
 def tables(results: dict[str, Any]) -> list[Table]:
     """The tables of what `final_results` returned."""
     found = []
+    rows: list[tuple[str, ...]]
+    columns: tuple[str, ...]
     where = f"{results['split']} split, {results['images']} images"
     likelihood, scores = results["likelihood"], results["scores"]
     if likelihood:

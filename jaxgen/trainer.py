@@ -65,6 +65,14 @@ def check(run: Run, dataset: Dataset) -> None:
             f"--batch_size {run.train.batch_size}: a step takes {examples} examples and the train "
             f"split has {num}; use --batch_size {num // run.model.minibatches} or less"
         )
+    try:
+        jax.eval_shape(run.model.init, jax.random.key(0))
+    except Exception as error:  # a width of zero or less: JAX and Flax raise all kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--model={run.name} cannot be built from these flags, "
+            f"--{run.name}.*: a size is not positive or too large ({reason})"
+        ) from error
 
 
 class Trainer:

@@ -1,6 +1,8 @@
 """Every test runs with four CPU devices, and with JAX's own checks on."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 # Before the first use of a device.
@@ -13,3 +15,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def random_state():
+    """(model, seed) -> a state whose every number is random, biases and averages included."""
+
+    def make(model, seed=0):
+        rng = np.random.default_rng(seed)
+
+        def fill(leaf):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                return jnp.zeros(leaf.shape, leaf.dtype)
+            fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 9.0
+            # Positive where a variance must be: a BatchNorm's arrays are all vectors.
+            values = rng.normal(size=leaf.shape) * (1.5 / fan_in**0.5)
+            return jnp.asarray(values if len(leaf.shape) > 1 else np.abs(values), leaf.dtype)
+
+        return jax.tree.map(fill, jax.eval_shape(model.init, jax.random.key(0)))
+
+    return make

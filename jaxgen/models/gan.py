@@ -138,6 +138,8 @@ class Discriminator(nn.Module):
 
 @flax.struct.dataclass
 class GANState:
+    """The two players, and the generator's average, which is used."""
+
     g: Net
     d: Net
     ema: dict[str, Params]
@@ -161,8 +163,11 @@ class GAN(Model[GANState], Generates):
     output: Literal["tanh", "linear"] = "tanh"
     """The generator's last activation; images lie in [-1, 1]."""
     g_norm: Literal["batch", "none"] = "batch"
+    """BatchNorm in the generator, or no normalization."""
     d_norm: Literal["batch", "none"] = "batch"
+    """BatchNorm in the discriminator after its first layer, or no normalization."""
     loss: Literal["minimax", "nonsaturating", "lsgan", "hinge"] = "nonsaturating"
+    """minimax, nonsaturating: the original paper's two; lsgan: least squares; hinge: margins."""
     order: Literal["alternating", "simultaneous"] = "alternating"
     """alternating: the generator meets the updated discriminator; simultaneous: the old one."""
     d_steps: int = 1
@@ -176,7 +181,9 @@ class GAN(Model[GANState], Generates):
     ema: float = 0.999
     """Decay of the generator's moving average, which sampling uses."""
     g_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
+    """Of the generator."""
     d_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
+    """Of the discriminator."""
 
     monitor: ClassVar[str] = "frechet"
 

@@ -158,6 +158,7 @@ class PixelCNN(Model[NetState], Completes):
     sampler: Literal["cached", "naive"] = "cached"
     """cached: the cost of one forward pass an image; naive: the whole net per sub-pixel."""
     optimizer: Optimizer = Optimizer()
+    """Of the whole network."""
 
     monitor: ClassVar[str] = "nll"
 
@@ -205,7 +206,7 @@ class PixelCNN(Model[NetState], Completes):
 
         def loss(params: Params) -> tuple[Array, Metrics]:
             nll = -self.log_prob(params, batch, keys).sum((1, 2, 3)).mean()
-            return nll / self.spec.dims, {"nll": nll}
+            return nll, {"nll": nll}
 
         return train_net(self.optimizer, self.ema, state, loss, axis_name)
 

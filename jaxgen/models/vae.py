@@ -144,6 +144,7 @@ class VAE(Model[NetState], Generates, Reconstructs):
     upsample: Literal["resize", "transpose"] = "resize"
     """conv: double the pixels and convolve, or transposed convolutions."""
     activation: Activation = "relu"
+    """Between the layers of both networks."""
     latents: int = 16
     """Dimensions of z."""
     likelihood: Literal["auto", "bernoulli", "categorical", "gaussian", "logistic"] = "auto"
@@ -161,6 +162,7 @@ class VAE(Model[NetState], Generates, Reconstructs):
     final_k: int = 500
     """Samples of the importance-weighted bound in the final report."""
     optimizer: Optimizer = Optimizer()
+    """Of both networks, which share one loss."""
 
     monitor: ClassVar[str] = "nll"
 
@@ -260,7 +262,7 @@ class VAE(Model[NetState], Generates, Reconstructs):
         def loss(params: Params) -> tuple[Array, Metrics]:
             log_px, kl = (v.mean() for v in self.elbo(key, params, batch, train=True))
             metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
-            return (self.beta * kl - log_px) / self.spec.dims, metrics
+            return self.beta * kl - log_px, metrics
 
         return train_net(self.optimizer, self.ema, state, loss, axis_name)
 

@@ -1,0 +1,224 @@
+"""The architecture: imports point one way, heavy packages load late, and all flags have help."""
+
+import ast
+import dataclasses
+import graphlib
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+import types
+import typing
+from pathlib import Path
+
+import pytest
+
+import jaxgen
+from jaxgen import cli, commands
+from jaxgen.data import DataConfig
+from jaxgen.net import Optimizer
+from jaxgen.registry import MODELS
+from jaxgen.run import TrainConfig
+
+PACKAGE = Path(jaxgen.__file__).parent
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(tree: ast.AST, names: typing.Container[str]) -> set[str]:
+    """The modules that the code imports: `from a import b` is a.b where that is a module."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in names else node.module)
+    return found
+
+
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+ALL = {name: imported(tree, FILES) for name, tree in TREES.items()}
+AT_IMPORT = {  # what is not inside a function
+    name: imported(
+        ast.Module([n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ClassDef)], []),
+        FILES,
+    )
+    for name, tree in TREES.items()
+}
+
+
+def ours(name: str) -> set[str]:
+    """What a module takes from jaxgen, without the prefix, wherever in the file it imports it."""
+    return {other.removeprefix("jaxgen.") for other in ALL[name] if other.startswith("jaxgen.")}
+
+
+def test_the_reader_of_imports_sees_all_forms():
+    code = "import a.b\nfrom c import d\ndef f():\n    from c import e\n    import g as h"
+    assert imported(ast.parse(code), {"c.d"}) == {"a.b", "c.d", "c", "g"}
+    assert {"jaxgen.models.vae", "jaxgen.data", "jaxgen"} <= FILES.keys()
+    assert "jaxgen.trainer" in ALL["jaxgen.cli"] - AT_IMPORT["jaxgen.cli"]
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("jaxgen.models.")])
+def test_a_model_imports_the_contract_and_its_parts_alone(name):
+    allowed = {"model", "net", "layers", "conv", "likelihoods", "losses", "sampling", "errors"}
+    assert ours(name) <= allowed
+    assert "model" in ours(name)
+
+
+@pytest.mark.parametrize("name", ["model", "net", "layers", "conv", "likelihoods", "losses"])
+def test_what_models_import_imports_no_more_than_its_like(name):
+    assert ours(f"jaxgen.{name}") <= {"model", "conv", "errors"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trainer", "loop", "feed", "evaluate", "results", "report", "parallel", "checkpoint", "log"],
+)
+def test_the_trainer_and_its_parts_know_no_model(name):
+    """Nor do they through what they import."""
+    reached, todo = set(), [f"jaxgen.{name}"]
+    while todo:
+        if (at := todo.pop()) not in reached:
+            reached.add(at)
+            todo += [other for other in ALL[at] if other in FILES and other != "jaxgen"]
+    assert not {n for n in reached if n.startswith(("jaxgen.models", "jaxgen.registry"))}
+
+
+@pytest.mark.parametrize(("package", "users"), [
+    ("tyro", {"jaxgen.cli"}),
+    ("orbax", {"jaxgen.checkpoint"}),
+    ("tensorboardX", {"jaxgen.log"}),
+    ("matplotlib", {"jaxgen.charts"}),
+    ("tensorflow", set()),
+    ("torch", set()),
+])  # fmt: skip
+def test_a_package_has_one_user(package, users):
+    uses = {n for n, names in ALL.items() if package in {other.split(".")[0] for other in names}}
+    assert uses == users
+
+
+def test_no_cycles():
+    """Not even through imports inside functions; `jaxgen` itself, which re-exports, aside."""
+    graph = {
+        name: {other for other in names if other in FILES} - {"jaxgen"}
+        for name, names in ALL.items()
+        if name != "jaxgen"
+    }
+    # A package imports its own modules, and they import each other, not the package.
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("jaxgen.errors") < order.index("jaxgen.model") < order.index("jaxgen.cli")
+    assert not any("jaxgen" in names for names in ALL.values())
+
+
+def test_import_is_light():
+    heavy = [
+        "orbax", "matplotlib", "sklearn", "tensorflow_datasets", "tensorflow", "tensorboardX",
+        "PIL", "tqdm", "tyro",
+    ]  # fmt: skip
+    code = (
+        "import sys, json, jaxgen; import jax._src.xla_bridge as bridge\n"
+        "print(json.dumps([sorted({m.split('.')[0] for m in sys.modules}),"
+        " bridge.backends_are_initialized()]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120,
+        cwd=PACKAGE.parent,
+    )  # fmt: skip
+    loaded, touched_devices = json.loads(run.stdout)
+    assert "jaxgen" in loaded and "flax" in loaded
+    assert [name for name in heavy if name in loaded] == []
+    assert not touched_devices
+
+
+def test_public_names_exist_and_are_documented():
+    assert len(set(jaxgen.__all__)) == len(jaxgen.__all__)
+    public = [getattr(jaxgen, name) for name in jaxgen.__all__]
+    bare = [
+        name
+        for name, thing in zip(jaxgen.__all__, public, strict=True)
+        if inspect.isclass(thing) | inspect.isfunction(thing) and not own_docstring(thing)
+    ]
+    assert bare == []
+    imported_here = {
+        alias.asname or alias.name
+        for node in TREES["jaxgen"].body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported_here == set(jaxgen.__all__)
+
+
+def own_docstring(thing: typing.Any) -> bool:
+    """Whether it has a docstring that was written, not one that a dataclass made."""
+    doc = (thing.__doc__ or "").strip()
+    return bool(doc) and not doc.startswith(f"{thing.__name__}(")
+
+
+def documented_fields(cls: type) -> set[str]:
+    """The fields of a class that have a docstring under them, in it or in a base class."""
+    found = set()
+    for base in cls.__mro__:
+        if not base.__module__.startswith("jaxgen"):
+            continue
+        tree = ast.parse(Path(sys.modules[base.__module__].__file__).read_text())
+        [body] = [n.body for n in tree.body if getattr(n, "name", "") == base.__name__]
+        for node, below in zip(body, body[1:], strict=False):
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(node, ast.AnnAssign) and is_text:
+                assert isinstance(node.target, ast.Name) and isinstance(below.value.value, str)
+                found.add(node.target.id)
+    return found
+
+
+CONFIGS = [
+    *(type(preset.model) for preset in MODELS.values()),
+    *(Optimizer, DataConfig, TrainConfig, cli.Prepare),
+    *cli.COMMANDS.values(),
+]
+
+
+@pytest.mark.parametrize("cls", CONFIGS, ids=lambda cls: cls.__name__)
+def test_every_flag_has_its_help(cls):
+    names = [f.name for f in dataclasses.fields(cls) if f.name != "spec"]
+    assert [name for name in names if name not in documented_fields(cls)] == []
+    assert own_docstring(cls)
+
+
+@pytest.mark.parametrize("cls", CONFIGS, ids=lambda cls: cls.__name__)
+def test_every_flag_has_a_type_that_json_brings_back(cls):
+    """run.json is the configuration: lists become tuples, and nothing else changes its type."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        for kind in kinds:
+            plain = kind in (int, float, str, bool, type(None))
+            literal = typing.get_origin(kind) is typing.Literal
+            ints = kind in (tuple[int, ...], tuple[str, ...])
+            nested = dataclasses.is_dataclass(kind)
+            assert plain or literal or ints or nested, (field.name, kind)
+
+
+def test_every_command_is_listed_in_the_usage():
+    kinds = [k for k in vars(commands).values() if inspect.isclass(k) and not inspect.isabstract(k)]
+    offered = {k for k in kinds if issubclass(k, commands.Command)}
+    assert set(cli.COMMANDS.values()) == offered
+    for name in ["train", *cli.COMMANDS, "list", "describe", "prepare"]:
+        assert f"\n  jaxgen {name} " in cli.USAGE
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_module_says_what_it_is(name):
+    assert ast.get_docstring(TREES[name])
+    importlib.import_module(name)
