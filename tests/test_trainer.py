@@ -37,7 +37,7 @@ CONFIG = TrainConfig(steps=20, batch_size=40, log_every=5, eval_every=10, sample
 FAMILIES: dict[str, tuple[Model, Any]] = {
     "pixelcnn": (PixelCNN(DIGITS.spec, features=4, blocks=1, head=4, first_kernel=3), DIGITS),
     "vae": (VAE(LABELLED.spec, hidden=(8,), latents=2), LABELLED),
-    "gan": (GAN(DIGITS.spec, network="mlp", hidden=(8, 8), latents=4, d_steps=2), DIGITS),
+    "gan": (GAN(DIGITS.spec, network="mlp", hidden=(8, 8), latents=4), DIGITS),
 }
 
 
@@ -115,6 +115,14 @@ def rows(directory: Path, split: str | None = None) -> list[dict[str, Any]]:
 
 def places(directory: Path) -> list[tuple[int, str]]:
     return [(row["step"], row["split"]) for row in rows(directory)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def keys_are_reused():
+    """Every validation is of the same noise, on purpose."""
+    jax.config.update("jax_debug_key_reuse", False)
+    yield
+    jax.config.update("jax_debug_key_reuse", True)
 
 
 @pytest.fixture(autouse=True, scope="module")

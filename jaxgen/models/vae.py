@@ -211,7 +211,7 @@ class VAE(Model[NetState], Generates, Reconstructs):
         self, params: Params, batch: Batch, keys: Key[Array, " b"] | None = None
     ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
         """Mean and log variance of q(z | x); keys turn dropout on."""
-        x = self.spec.to_float(batch["image"])
+        x = (1.0 + self.spec.to_float(batch["image"])) / 2
         label = batch.get("label")
         return self.net.apply({"params": params}, x, label, keys, method="encode")
 

@@ -1,0 +1,222 @@
+"""One step, run in every way there is, for every model of the registry: always the same result."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from jaxgen import feed as feed_module
+from jaxgen.data.build import Split
+from jaxgen.data.dataset import Dataset
+from jaxgen.feed import Feed
+from jaxgen.loop import compile_steps, start
+from jaxgen.model import ImageSpec, Model
+from jaxgen.net import Optimizer
+from jaxgen.parallel import AXIS, SPLIT, WHOLE, data_parallel, make_mesh, on_every_device
+from jaxgen.registry import MODELS
+
+SPEC = ImageSpec(4, 4, 1, 5, 3)
+BATCH, STEPS = 8, 3
+
+
+def _small(model):
+    """The model on tiny images: each field that sets a size is cut, each optimizer is SGD."""
+    sizes = {"features": 4, "blocks": 1, "head": 4, "first_kernel": 3, "filters": 2,
+             "hidden": (8, 8), "latents": 3}  # fmt: skip
+    fields = {name: value for name, value in sizes.items() if hasattr(model, name)}
+    for field in dataclasses.fields(model):
+        if isinstance(getattr(model, field.name), Optimizer):
+            fields[field.name] = Optimizer("sgd", 0.02, b1=0.9)
+    return dataclasses.replace(model, spec=SPEC, **fields)
+
+
+SMALL = {name: _small(preset.model) for name, preset in MODELS.items()}
+SMALL["gan, two discriminator steps"] = dataclasses.replace(
+    SMALL["gan"], network="mlp", hidden=(6,), d_steps=2, d_norm="none", r1=0.5
+)
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def model(request):
+    return SMALL[request.param]
+
+
+def _dataset(num=40):
+    rng = np.random.default_rng(0)
+    images = rng.integers(SPEC.levels, size=(num, *SPEC.shape)).astype(np.uint8)
+    split = Split(images, rng.integers(SPEC.num_classes, size=num).astype(np.int32))
+    names = tuple("abc")
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    return Dataset("random", SPEC, splits, names, "", "random images")
+
+
+def _batch(num):
+    split = _dataset(num).splits["train"]
+    return {"image": jnp.asarray(split.images), "label": jnp.asarray(split.labels),
+            "index": jnp.arange(num)}  # fmt: skip
+
+
+def _close(a, b, atol=1e-5):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), a, b)
+
+
+def _same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def _replicas_agree(tree):
+    for leaf in jax.tree.leaves(tree):
+        first, *others = (np.asarray(shard.data) for shard in leaf.addressable_shards)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+
+
+def test_four_ways_to_run_a_step_agree(model, random_state):
+    batch = _batch(BATCH * model.minibatches)
+    states = [random_state(model, seed) for seed in (0, 1)]
+    one = jax.jit(model.train_step)
+    expected = [one(jax.random.key(i), state, batch) for i, state in enumerate(states)]
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), expected[0][0], states[0])
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    with_seed = lambda seed, state: model.train_step(jax.random.key(seed), state, batch)  # noqa: E731
+    seeds = jax.jit(jax.vmap(with_seed))(jnp.arange(2), stacked)
+    for i in range(2):
+        _close(jax.tree.map(lambda leaf, i=i: leaf[i], seeds), expected[i])
+
+    mesh = make_mesh(4)
+    step = lambda key, state, batch: model.train_step(key, state, batch, AXIS)  # noqa: E731
+    sharded = data_parallel(step, mesh, (WHOLE, WHOLE, SPLIT), (WHOLE, WHOLE))
+    result = sharded(jax.random.key(0), states[0], batch)
+    _close(result, expected[0])
+    _replicas_agree(result)
+
+    shares = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batch)
+    mapped = jax.pmap(lambda key, state, batch: model.train_step(key, state, batch, "devices"),
+                      axis_name="devices", in_axes=(None, None, 0), devices=jax.devices()[:2])  # fmt: skip
+    result = mapped(jax.random.key(0), states[0], shares)
+    for device in range(2):
+        _close(jax.tree.map(lambda leaf, d=device: leaf[d], result), expected[0])
+
+
+def _run(model, state, devices, chunks=((0, STEPS),), compiled=None):
+    """(progress, metrics of the steps, compiled) after the chunks (first, count) of steps."""
+    mesh = make_mesh(devices)
+    feed = Feed(_dataset(), 0, BATCH * model.minibatches, mesh, STEPS)
+    compiled = compiled or compile_steps(model, feed, mesh)
+    progress = on_every_device(mesh, start, state)
+    metrics = []
+    for first, count in chunks:
+        chunk = feed.chunk(first, count)
+        progress, stacked = compiled(progress, jax.random.key(7), chunk, jnp.int32(count))
+        _replicas_agree((progress, stacked))
+        metrics += [jax.tree.map(lambda m, i=i: np.asarray(m)[i], stacked) for i in range(count)]
+    return jax.device_get(progress), metrics, compiled
+
+
+def test_any_number_of_devices_and_any_chunking(model, random_state):
+    state = random_state(model)
+    progress, metrics, compiled = _run(model, state, 1)
+    assert int(progress.step) == STEPS and int(progress.skipped) == 0
+    assert all(m["applied"] for m in metrics)
+    # Four devices, two, one: gradients, statistics and metrics are those of the whole batch.
+    for devices in (2, 4):
+        other, other_metrics, _ = _run(model, state, devices)
+        _close(other, progress)
+        _close(other_metrics, metrics)
+    # The same seed gives the same bits; so does one step at a time.
+    again, again_metrics, _ = _run(model, state, 1, compiled=compiled)
+    _same((again, again_metrics), (progress, metrics))
+    single, single_metrics, _ = _run(model, state, 1, ((0, 1), (1, 1), (2, 1)), compiled)
+    _same((single, single_metrics), (progress, metrics))
+    # And so does a loop written by hand.
+    split, by_hand = _dataset().splits["train"], state
+    step = jax.jit(model.train_step)
+    for t in range(STEPS):
+        ids = feed_module.indices(0, t, BATCH * model.minibatches, len(split.images))[0]
+        batch = {"image": split.images[ids], "label": split.labels[ids],
+                 "index": np.arange(len(ids), dtype=np.int32)}  # fmt: skip
+        by_hand, by_hand_metrics = step(jax.random.fold_in(jax.random.key(7), t), by_hand, batch)
+        _close({**by_hand_metrics, "applied": True}, metrics[t])
+    _close(by_hand, progress.state)
+
+
+def test_streamed_batches_equal_resident_ones(random_state, monkeypatch):
+    state = random_state(SMALL["vae"])
+    resident, metrics, _ = _run(SMALL["vae"], state, 2)
+    monkeypatch.setattr(feed_module, "RESIDENT_BYTES", 0)
+    streamed, streamed_metrics, _ = _run(SMALL["vae"], state, 2)
+    _close((streamed, streamed_metrics), (resident, metrics), atol=1e-6)
+
+
+@flax.struct.dataclass
+class _FakeState:
+    params: jax.Array
+    stats: jax.Array
+
+
+@dataclass(frozen=True)
+class _Fake(Model[_FakeState]):
+    """Counts its steps, and is poisoned at those whose key draws below 0.4."""
+
+    spec: ImageSpec = SPEC
+    where: str = "metrics"
+    monitor: ClassVar[str] = "nll"
+
+    def init(self, key):
+        return _FakeState(jnp.zeros(3), jnp.zeros(()))
+
+    def train_step(self, key, state, batch, axis_name=None):
+        bad = jnp.where(jax.random.uniform(key) < 0.4, jnp.nan, 0.0)
+        poison = {"metrics": 0.0, "params": 0.0, "stats": 0.0, self.where: bad}
+        new = _FakeState(
+            state.params.at[2].add(poison["params"]) + 1,
+            state.stats + 1 + poison["stats"],
+        )
+        return new, {"loss": state.stats + poison["metrics"]}
+
+    eval_step = sample = train_step
+
+
+@pytest.mark.parametrize("where", ["metrics", "params", "stats"])
+def test_a_step_that_is_not_finite_is_not_applied(where):
+    model, mesh, num = _Fake(where=where), make_mesh(2), 12
+    feed = Feed(_dataset(), 0, BATCH, mesh, num)
+    key = jax.random.key(11)
+    draws = [jax.random.uniform(jax.random.fold_in(jax.random.key(11), t)) for t in range(num)]
+    good = np.array(draws) >= 0.4
+    assert 3 < good.sum() < 10
+    progress = on_every_device(mesh, start, model.init(jax.random.key(0)))
+    compiled = compile_steps(model, feed, mesh)
+    progress, metrics = compiled(progress, key, feed.chunk(0, num), jnp.int32(num))
+    np.testing.assert_array_equal(metrics["applied"], good)
+    np.testing.assert_array_equal(progress.state.params, np.full(3, good.sum()))
+    assert float(progress.state.stats) == good.sum()
+    assert int(progress.step) == num and int(progress.skipped) == (~good).sum()
+    assert int(progress.in_a_row) == good[::-1].argmax()
+
+
+def test_an_infinite_learning_rate_changes_nothing(random_state):
+    inf = Optimizer("adam", float("inf"))
+    model = dataclasses.replace(SMALL["gan"], d_optimizer=inf)
+    state = random_state(model)
+    progress, metrics, _ = _run(model, state, 1)
+    # Parameters of both players, both optimizers, BatchNorm's statistics and the average.
+    _same(progress.state, state)
+    assert not any(m["applied"] for m in metrics)
+    assert int(progress.step) == int(progress.skipped) == int(progress.in_a_row) == STEPS
+
+
+def test_evaluation_of_a_share_is_that_of_the_whole(model, random_state):
+    state, batch, mesh = random_state(model), _batch(BATCH), make_mesh(4)
+    whole = jax.jit(model.eval_step)(jax.random.key(0), state, batch)
+    spread = data_parallel(model.eval_step, mesh, (WHOLE, WHOLE, SPLIT), PartitionSpec(AXIS))
+    _close(spread(jax.random.key(0), state, batch), whole, atol=1e-4)
