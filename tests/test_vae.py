@@ -40,7 +40,7 @@ class Tiny:
         self.model = _model()
         self.state = random_state(self.model)
         params = self.state.net.params
-        quiet = jax.tree.map(lambda p: 0.4 * p, params["posterior"])
+        quiet = jax.tree.map(lambda p: 0.15 * p, params["posterior"])
         params = {**jax.tree.map(lambda p: 0.8 * p, params), "posterior": quiet}
         self.state = self.state.replace(ema=params)
         self.images = _every_image(self.model.spec)
@@ -79,7 +79,7 @@ def test_bounds_against_quadrature(tiny):
     assert (np.abs(bounds[1].mean(1) - (tiny.log_px - tiny.gap)) < 4.5 * error[1]).all()
     # L_k rises to log p(x); at large k its bias is half its variance.
     bias = bounds[100].var(1) / 2
-    assert bias.max() < 0.02
+    assert bias.max() < 0.03
     slack = 4.5 * error[100] + 0.2 * bias + 1e-5
     assert (np.abs(bounds[100].mean(1) + bias - tiny.log_px) < slack).all()
     total = {k: b.mean() for k, b in bounds.items()}

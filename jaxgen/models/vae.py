@@ -153,6 +153,9 @@ class VAE(Model[NetState], Generates, Reconstructs):
     """gaussian, logistic: a scale per sub-pixel from the decoder, or one for all, learned."""
     beta: float = 1.0
     """Weight of the KL in the training loss (Higgins et al. 2017); evaluation ignores it."""
+    warmup: int = 0
+    """Steps over which beta rises linearly to its value, so that fewer latents are given up
+    early (Sønderby et al. 2016, arXiv:1602.02282); 0 = none."""
     dropout: float = 0.05
     """Dropout rate after every hidden layer, and on what enters the first."""
     ema: float = 0.995
@@ -173,6 +176,8 @@ class VAE(Model[NetState], Generates, Reconstructs):
                 f"--vae.scale=shared needs --vae.likelihood=gaussian or logistic; "
                 f"it is {self.likelihood}"
             )
+        if self.warmup < 0 or self.beta < 0:
+            raise UserError("--vae.warmup and --vae.beta must not be negative")
         if min(self.latents, self.k, self.final_k) < 1:
             raise UserError("--vae.latents, --vae.k and --vae.final_k must be at least 1")
         if not 0 <= self.dropout < 1:
@@ -259,10 +264,12 @@ class VAE(Model[NetState], Generates, Reconstructs):
     def train_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
     ) -> tuple[NetState, Metrics]:
+        beta = self.beta * jnp.minimum(1.0, (state.step + 1) / max(self.warmup, 1))
+
         def loss(params: Params) -> tuple[Array, Metrics]:
             log_px, kl = (v.mean() for v in self.elbo(key, params, batch, train=True))
             metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
-            return self.beta * kl - log_px, metrics
+            return beta * kl - log_px, metrics
 
         return train_net(self.optimizer, self.ema, state, loss, axis_name)
 
