@@ -138,6 +138,7 @@ def _trial(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What moved [output input], and which outputs [output] are NaN, for one random image."""
     dims = int(np.prod(shape))
+    base: np.ndarray
     if levels is None:
         base = rng.uniform(-1, 1, dims).astype(np.float32)
         changed = ((base + 1 + rng.uniform(0.5, 1.5, dims)) % 2 - 1).astype(np.float32)

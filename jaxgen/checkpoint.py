@@ -120,7 +120,7 @@ class Checkpoints:
             return False
         monitor = float(monitor) if monitor is not None and math.isfinite(monitor) else None
         try:
-            meta = {"step": step, "monitor": monitor, "sha256": digest(state)}
+            meta: dict[str, Any] = {"step": step, "monitor": monitor, "sha256": digest(state)}
             meta["leaves"] = leaf_table(state)
             self._kept.monitors[step] = monitor
             self._manager.save(

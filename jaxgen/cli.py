@@ -115,25 +115,29 @@ def _parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Any]:
     chosen = preset(name)
     flags = _flags_of(type(chosen.model))
     shown = {f.name: getattr(chosen.model, f.name) for f in dataclasses.fields(chosen.model)}
+    what = tyro.conf.arg(help="What to train.")
+    where = tyro.conf.arg(
+        help="Run directory; the same command on it resumes. Default: runs/MODEL-DATASET."
+    )
     arguments = make_dataclass(
         "Arguments",
         [
-            ("model", Annotated[Literal[tuple(MODELS)], tyro.conf.arg(help="What to train.")], name),
-            ("run", Annotated[str | None, tyro.conf.arg(
-                help="Run directory; the same command on it resumes. Default: runs/MODEL-DATASET."
-            )], None),
+            ("model", Annotated[Literal[tuple(MODELS)], what], name),
+            ("run", Annotated[str | None, where], None),
             ("net", Annotated[flags, tyro.conf.arg(name=name)], field(default=flags(**shown))),
             ("data", Annotated[DataConfig, tyro.conf.arg(name="")], field(default=chosen.data)),
             ("train", Annotated[TrainConfig, tyro.conf.arg(name="")], field(default=chosen.train)),
         ],
-    )  # fmt: skip
+    )
     parsed: Any = _parse(arguments, argv, prog, type(chosen.model).__doc__)
     if parsed.model != name:
         raise UserError(f"--model is given twice, as {name} and {parsed.model}; give one")
     dataset = load(parsed.data)
     values = {name: getattr(parsed.net, name) for name in shown}
     model = type(chosen.model)(**{**values, "spec": dataset.spec})
-    directory = parsed.run or f"runs/{name}-{parsed.data.dataset.replace(':', '-').replace('/', '-')}"
+    directory = (
+        parsed.run or f"runs/{name}-{parsed.data.dataset.replace(':', '-').replace('/', '-')}"
+    )
     return Run(name, model, parsed.data, parsed.train), Path(directory), dataset
 
 

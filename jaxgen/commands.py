@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,9 @@ class Evaluate(Command):
             model = dataclasses.replace(run.model, final_k=self.k)  # type: ignore[call-arg]
             run = dataclasses.replace(run, model=model)
         if self.data_dir is not None:
-            run = dataclasses.replace(run, data=dataclasses.replace(run.data, data_dir=self.data_dir))
+            run = dataclasses.replace(
+                run, data=dataclasses.replace(run.data, data_dir=self.data_dir)
+            )
         dataset = load(run.data)
         if dataset.fingerprint != saved.record["dataset"]["fingerprint"]:
             raise UserError(
@@ -253,7 +255,7 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     """[h w c] of bool: True where the given image is kept."""
     h, w, c = saved.model.spec.shape
     known = np.ones((h, w, c), bool)
-    halves = {
+    halves: dict[str, Any] = {
         "bottom": np.s_[h // 2 :],
         "top": np.s_[: h // 2],
         "right": np.s_[:, w // 2 :],
@@ -268,7 +270,9 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
 
 
-def _write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun) -> None:
+def _write_images(
+    path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun
+) -> None:
     levels = saved.model.spec.levels
     if path.suffix == ".png":
         _write_grid(path, images, saved, columns=min(10, len(images)))
@@ -278,8 +282,8 @@ def _write_images(path: Path, images: np.ndarray, label: np.ndarray | None, save
             import io
 
             file = io.BytesIO()
-            arrays = {"image": images} if label is None else {"image": images, "label": label}
-            np.savez(file, **arrays)
+            named: dict[str, Any] = {} if label is None else {"label": label}
+            np.savez(file, image=images, **named)
             write_atomic(path, file.getvalue())
         elif path.suffix:
             raise UserError(f"--out={path}: give a name that ends in .png or .npz, or a folder")

@@ -66,7 +66,9 @@ class Feed:
         """Step i of a chunk, inside the compiled program: this device's share of the batch."""
         ids, epochs = chunk["id"][i], chunk["epoch"][i]
         at = ids if self.resident else i
-        batch = {name: chunk[name][at] for name in ("image", "label") if name in chunk}
+        batch: dict[str, Array] = {
+            name: chunk[name][at] for name in ("image", "label") if name in chunk
+        }
         batch["image"] = self._dataset.observe(batch["image"], ids, epochs)
         return {**batch, "index": chunk["index"][i]}
 

@@ -105,7 +105,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        pad = same_padding(x.shape[1:3], shape[:2], self.stride)
+        pad = same_padding((x.shape[1], x.shape[2]), shape[:2], self.stride)
         y = conv(x, self.param("kernel", self.kernel_init, shape), self.stride, pad)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -165,4 +165,3 @@ def dropout(
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1.0 - rate), 0.0)
-

@@ -13,7 +13,8 @@ from jaxtyping import Array, Key, PyTree
 
 from jaxgen.model import Metrics
 
-Params = PyTree[Array]
+Params = Any
+"""A pytree of arrays, as Linen makes it."""
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,7 @@ def data_parallel(
     the step itself averages them over `AXIS`. (With JAX's default they arrive already summed,
     so that an average afterwards is silently too large by the number of devices.)
     """
-    mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
-    )
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     return jax.jit(mapped, donate_argnums=donate)
 
 

@@ -9,7 +9,6 @@ at once, and only the row's own left context goes from pixel to pixel.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, UInt8

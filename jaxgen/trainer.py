@@ -105,9 +105,7 @@ class Trainer:
             if not checkpoints.wait():
                 raise Stopped("the last checkpoint could not be saved; the earlier ones are", 1)
 
-    def _loop(
-        self, progress: loop.Progress, step: int, checkpoints: Checkpoints, log: Log
-    ) -> None:
+    def _loop(self, progress: loop.Progress, step: int, checkpoints: Checkpoints, log: Log) -> None:
         config = self.run.train
         examples = config.batch_size * self.run.model.minibatches
         feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every)
@@ -115,7 +113,9 @@ class Trainer:
         pace, meter = Pace(config.log_every), Meter(log, config.max_skipped, self.directory)
         with _signals() as received:
             while step < self._total and not received:
-                edge = min(self._total, *(_next(step, e) for e in (config.log_every, config.eval_every)))
+                edge = min(
+                    self._total, *(_next(step, e) for e in (config.log_every, config.eval_every))
+                )
                 count = min(edge - step, pace.steps)
                 chunk = feed.chunk(step, count)
                 progress, metrics = steps(progress, self.keys.train, chunk, np.int32(count))
@@ -142,9 +142,7 @@ class Trainer:
                     128 + received[0],
                 )
 
-    def _look(
-        self, progress: loop.Progress, step: int, checkpoints: Checkpoints, log: Log
-    ) -> None:
+    def _look(self, progress: loop.Progress, step: int, checkpoints: Checkpoints, log: Log) -> None:
         """Validates, draws a picture of samples, and saves."""
         model, state = self.run.model, progress.state
         split = self.dataset.splits["validation"]
@@ -254,17 +252,17 @@ def _signals() -> Iterator[list[int]]:
     A second one acts at once, as it would have without us.
     """
     received: list[int] = []
-    before = {}
+    before: dict[int, Any] = {}
 
     def record(number: int, frame: Any) -> None:
         received.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, record)
+    for watched in (signal.SIGTERM, signal.SIGINT):
+        before[watched] = signal.signal(watched, record)
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for known, handler in before.items():
+            signal.signal(known, handler)

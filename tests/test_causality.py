@@ -7,8 +7,8 @@ import pytest
 
 from jaxgen.causality import CHUNK, check_autoregressive
 from jaxgen.errors import UserError
-from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.model import ImageSpec
+from jaxgen.models.pixelcnn import PixelCNN
 
 
 def _linear(matrix, shape, trailing=()):

@@ -210,7 +210,9 @@ def test_log1mexp_against_float64():
     np.testing.assert_allclose(log1mexp(jnp.asarray(t)), expected, rtol=3e-6, atol=1e-37)
     # 1 / (exp(t) - 1), on both branches.
     slope = jax.grad(lambda t: log1mexp(t).sum())(jnp.asarray(t[40:]))
-    np.testing.assert_allclose(slope, 1 / np.expm1(np.minimum(t64[40:], 500)), rtol=1e-5, atol=1e-37)
+    np.testing.assert_allclose(
+        slope, 1 / np.expm1(np.minimum(t64[40:], 500)), rtol=1e-5, atol=1e-37
+    )
 
 
 def test_bernoulli_refuses_more_levels():

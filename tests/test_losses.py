@@ -139,7 +139,10 @@ def test_bound_is_the_log_mean_of_its_weights_and_so_is_its_gradient(rig, k):
     normalized = np.exp(log_w - log_w.max(0)) / np.exp(log_w - log_w.max(0)).sum(0)
     each = np.asarray(jax.jit(jax.jacrev(weights))(shift), np.float64)
     np.testing.assert_allclose(
-        jax.jit(jax.jacrev(by_scan))(shift), (normalized[..., None] * each).sum(0), rtol=1e-4, atol=1e-4
+        jax.jit(jax.jacrev(by_scan))(shift),
+        (normalized[..., None] * each).sum(0),
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 

@@ -1,6 +1,5 @@
 """PixelCNN: causal by its Jacobian, normalized by enumeration, sampled exactly as it scores."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -68,9 +67,10 @@ def _reach(model):
 
     path = layer(model.first_kernel, "A")
     for _ in range(model.blocks):
-        path = path @ np.eye(len(places), dtype=bool) | layer(1, "B") @ layer(
-            model.kernel, "B"
-        ) @ layer(1, "B") @ path
+        path = (
+            path @ np.eye(len(places), dtype=bool)
+            | layer(1, "B") @ layer(model.kernel, "B") @ layer(1, "B") @ path
+        )
     return layer(1, "B") @ path
 
 
@@ -80,7 +80,9 @@ def _reach(model):
     {"height": 3, "width": 3, "channels": 3, "levels": 4, "features": 9, "head": 9},
     {"height": 3, "width": 3, "channels": 2, "blocks": 1, "kernel": 5, "features": 5, "head": 7},
 ])  # fmt: skip
-def test_jacobian_is_zero_from_the_diagonal_on_and_the_blind_spot_is_the_predicted(fields, make_state):
+def test_jacobian_is_zero_from_the_diagonal_on_and_the_blind_spot_is_the_predicted(
+    fields, make_state
+):
     model = _model(**fields)
     params = make_state(model).ema
     dims = model.spec.dims
@@ -203,7 +205,7 @@ def test_cached_sampler_equals_the_naive_one_bit_for_bit(name, make_state):
         @jax.jit
         def complete(seed, known, temperature, start):
             key = jax.random.key(seed)
-            args = (image[: known.shape[0]], known, None if label is None else label[:len(known)])
+            args = (image[: known.shape[0]], known, None if label is None else label[: len(known)])
             return model.complete(key, state, *args, temperature, start)
 
         return complete
@@ -268,7 +270,9 @@ def test_label_changes_density_and_samples(make_state):
         assert (drawn[a] != drawn[b]).any()
     with pytest.raises(UserError, match="--conditional"):
         unconditional = _model(3, 3)
-        unconditional.sample(jax.random.key(0), make_state(unconditional), 2, jnp.zeros(2, jnp.int32))
+        unconditional.sample(
+            jax.random.key(0), make_state(unconditional), 2, jnp.zeros(2, jnp.int32)
+        )
 
 
 # Training

@@ -120,13 +120,11 @@ def places(directory: Path) -> list[tuple[int, str]]:
 @pytest.fixture(autouse=True, scope="module")
 def options():
     """Every validation is of the same noise, on purpose; compiling takes most of the time."""
-    ours = {"jax_debug_key_reuse": False, "jax_disable_most_optimizations": True}
-    before = {name: getattr(jax.config, name) for name in ours}
-    for name, value in ours.items():
-        jax.config.update(name, value)
+    jax.config.update("jax_debug_key_reuse", False)
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_debug_key_reuse", True)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -206,12 +204,17 @@ def test_resumed_is_never_stopped_bit_for_bit(name, whole, tmp_path, stop_at, ca
     ours = [row for row in rows(tmp_path) if row["split"] == "validation"]
     assert ours == rows(whole(name), "validation")
     train_steps = [(s, "train") for s in (5, 10, 15, 20)]
-    assert sorted(places(tmp_path)) == sorted([*train_steps, (10, "validation"), (20, "validation")])
+    assert sorted(places(tmp_path)) == sorted(
+        [*train_steps, (10, "validation"), (20, "validation")]
+    )
 
 
 def test_interrupted_twice_and_by_the_keyboard(tmp_path, stop_at):
     model = Toy(DIGITS.spec)
-    with stop_at(3, signal.SIGINT), pytest.raises(Stopped, match="SIGINT.*saved at step 3") as first:
+    with (
+        stop_at(3, signal.SIGINT),
+        pytest.raises(Stopped, match="SIGINT.*saved at step 3") as first,
+    ):
         train(tmp_path / "a", model)
     assert first.value.code == 130
     with stop_at(10), pytest.raises(Stopped, match="saved at step 10"):
@@ -358,7 +361,10 @@ def test_a_bad_step_leaves_every_bit_as_it_was(kind, tmp_path, stop_at):
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("bad_metric", "at step 1[1-4] it was loss"), ("bad_state", "at step 1[1-4] it was the update")],
+    [
+        ("bad_metric", "at step 1[1-4] it was loss"),
+        ("bad_state", "at step 1[1-4] it was the update"),
+    ],
 )
 def test_divergence_stops_the_run(kind, told, seconds, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "SECONDS_PER_DISPATCH", seconds)
@@ -402,7 +408,10 @@ def test_a_learning_rate_that_explodes_stops_the_run(tmp_path):
 def test_the_number_of_devices_changes_rounding_alone(tmp_path):
     """Of a GAN: BatchNorm, two players, and noise for every example."""
     sgd = Optimizer(name="sgd", learning_rate=0.05, b1=0.5)
-    model, dataset = dataclasses.replace(FAMILIES["gan"][0], g_optimizer=sgd, d_optimizer=sgd), DIGITS
+    model, dataset = (
+        dataclasses.replace(FAMILIES["gan"][0], g_optimizer=sgd, d_optimizer=sgd),
+        DIGITS,
+    )
     states, logs = [], []
     for devices in (1, 2, 4):
         config = dataclasses.replace(CONFIG, steps=10, devices=devices)
@@ -451,7 +460,9 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path, monkeypatch, c
         try:
             deadline = time.monotonic() + 120
             while not Path("killed/checkpoints/40").exists():
-                assert process.poll() is None and time.monotonic() < deadline, Path("out").read_text()
+                assert process.poll() is None and time.monotonic() < deadline, Path(
+                    "out"
+                ).read_text()
                 time.sleep(0.005)
         finally:
             process.kill()

@@ -128,9 +128,7 @@ class Discriminator(nn.Module):
         for i in range(len(halvings(m.spec.height, m.spec.width)) - 1):
             # The paper leaves BatchNorm out of the discriminator's first layer.
             norm = m.d_norm if i else "none"
-            conv = Conv(
-                m.filters * 2**i, 4, stride=2, use_bias=norm == "none", kernel_init=_INIT
-            )
+            conv = Conv(m.filters * 2**i, 4, stride=2, use_bias=norm == "none", kernel_init=_INIT)
             h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(conv(h)), 0.2)
         # A convolution that covers the whole remaining map is this matrix product.
         return nn.Dense(1, kernel_init=_INIT)(h.reshape(h.shape[0], -1))[:, 0]
@@ -196,7 +194,9 @@ class GAN(Model[GANState], Generates):
         if self.d_steps < 1 or self.latents < 1:
             raise UserError("--gan.d_steps and --gan.latents must be at least 1")
         if min(self.r1, self.instance_noise, self.noise_steps) < 0:
-            raise UserError("--gan.r1, --gan.instance_noise, --gan.noise_steps must not be negative")
+            raise UserError(
+                "--gan.r1, --gan.instance_noise, --gan.noise_steps must not be negative"
+            )
 
     @property
     def minibatches(self) -> int:
@@ -310,9 +310,13 @@ class GAN(Model[GANState], Generates):
         label = batch.get("label")
         see = Discriminator(self, train=False)
         z = normal_like(key, batch["index"], (self.latents,))
-        fake = Generator(self, train=False).apply(state.ema, z, label)
+        fake: Any = Generator(self, train=False).apply(state.ema, z, label)
         real = self.spec.to_float(batch["image"])
-        prob = lambda x: jax.nn.sigmoid(see.apply(state.d.variables, x, label))  # noqa: E731
+
+        def prob(x: Array) -> Array:
+            logits: Any = see.apply(state.d.variables, x, label)
+            return jax.nn.sigmoid(logits)
+
         return {"d_real": prob(real), "d_fake": prob(fake)}
 
     def draw_latents(
@@ -324,7 +328,8 @@ class GAN(Model[GANState], Generates):
         self, state: GANState, z: Float[Array, "b z"], label: Int[Array, " b"] | None = None
     ) -> UInt8[Array, "b h w c"]:
         label = labels_or_all(self.spec, label, z.shape[0])
-        return self.spec.to_levels(Generator(self, train=False).apply(state.ema, z, label))
+        x: Any = Generator(self, train=False).apply(state.ema, z, label)
+        return self.spec.to_levels(x)
 
     def sample(
         self,

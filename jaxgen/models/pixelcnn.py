@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -102,9 +102,7 @@ class PixelCNNNet(nn.Module):
     def above(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """What the finished rows give the next one: each spatial layer's last kernel//2 input
         rows [b k//2 w i] to its share of the next row's output [b w o]."""
-        return tuple(
-            layer(x, mode="above") for layer, x in zip(self._spatial(), rows, strict=True)
-        )
+        return tuple(layer(x, mode="above") for layer, x in zip(self._spatial(), rows, strict=True))
 
     def pixel(
         self,
@@ -196,7 +194,7 @@ class PixelCNN(Model[NetState], Completes):
     ) -> Float[Array, "b h w c"]:
         """log p of every sub-pixel given those before it, in nats."""
         x = self.spec.to_float(batch["image"])
-        logits = self.network.apply({"params": params}, x, batch.get("label"), keys)
+        logits: Any = self.network.apply({"params": params}, x, batch.get("label"), keys)
         return self.likelihood.log_prob(logits, batch["image"])
 
     def train_step(
@@ -268,12 +266,11 @@ class PixelCNN(Model[NetState], Completes):
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
         """The per-pixel NLL: its mean over the batch, and for the first images."""
         nats = -self.log_prob(state.ema, batch).sum(-1)
-        some = batch["image"][:16]
-        return Inspection(
-            numbers={},
-            grids={"images of the NLL maps below": some[None]},
-            heatmaps={"NLL per pixel (nats)": nats[None, :16], "mean NLL per pixel": nats.mean(0)[None, None]},
-        )  # fmt: skip
+        maps = {
+            "NLL per pixel (nats)": nats[None, :16],
+            "mean NLL per pixel (nats)": nats.mean(0)[None, None],
+        }
+        return Inspection({}, {"images of the NLL maps below": batch["image"][None, :16]}, maps)
 
 
 def naive(model: PixelCNN) -> PixelCNN:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -64,13 +64,10 @@ class VAENet(nn.Module):
         self.base = (*sizes[-1], widths[-1])
         self.unflatten = nn.Dense(sizes[-1][0] * sizes[-1][1] * widths[-1])
         self.sizes = sizes[-2::-1]
-        if m.upsample == "transpose":
-            self.deconvs = [
-                ConvTranspose(n, 4, size=size)
-                for n, size in zip(widths[-2::-1], self.sizes, strict=True)
-            ]
-        else:
-            self.deconvs = [Conv(n, 3) for n in widths[-2::-1]]
+        self.deconvs = [
+            ConvTranspose(n, 4, size=size) if m.upsample == "transpose" else Conv(n, 3)
+            for n, size in zip(widths[-2::-1], self.sizes, strict=True)
+        ]
         self.conv_out = Conv(m.spec.channels * m.outputs, 3)
 
     def encode(
@@ -218,7 +215,8 @@ class VAE(Model[NetState], Generates, Reconstructs):
         """Mean and log variance of q(z | x); keys turn dropout on."""
         x = (1.0 + self.spec.to_float(batch["image"])) / 2
         label = batch.get("label")
-        return self.net.apply({"params": params}, x, label, keys, method="encode")
+        posterior: Any = self.net.apply({"params": params}, x, label, keys, method="encode")
+        return posterior
 
     def decode(
         self,
@@ -228,7 +226,8 @@ class VAE(Model[NetState], Generates, Reconstructs):
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """Parameters of p(x | z); keys turn dropout on."""
-        return self.net.apply({"params": params}, z, label, keys, method="decode")
+        decoded: Any = self.net.apply({"params": params}, z, label, keys, method="decode")
+        return decoded
 
     def elbo(
         self, key: Key[Array, ""], params: Params, batch: Batch, train: bool = False
