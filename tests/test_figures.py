@@ -51,10 +51,9 @@ def test_burda_vae_reaches_97_nats_on_static_mnist(tmp_path: Path) -> None:
     data = os.environ.get("TFDS_DATA_DIR")
     if not data:
         pytest.skip("set TFDS_DATA_DIR to a directory with binarized_mnist in array_record form")
-    command = next(
-        line for line in (ROOT / "README.md").read_text().splitlines() if "--vae.latents=50" in line
-    )
-    flags = [f for f in command.split() if f.startswith("--")]
+    readme = (ROOT / "README.md").read_text().replace("\\\n", "")
+    command = next(line for line in readme.splitlines() if "--vae.latents=50" in line)
+    flags = command.split("train.py")[1].split()
     flags = [f for f in flags if not f.startswith(("--data_dir", "--run"))]
     found = results(tmp_path, *flags, f"--data_dir={data}")
     assert found["likelihood"]["model"]["nats"] < 97.0

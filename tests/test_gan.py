@@ -251,8 +251,18 @@ def test_dirac_gan(order):
     # where s is the sigmoid, and p = psi' (alternating) or psi (simultaneous).
     h, theta, psi = 0.1, 0.8, -0.5
     sgd = Optimizer("sgd", h, b1=0.0)
-    model = GAN(ImageSpec(1, 1, 1, 3), network="mlp", hidden=(), latents=1, g_norm="none",
-                d_norm="none", order=order, output="linear", g_optimizer=sgd, d_optimizer=sgd)  # fmt: skip
+    model = GAN(
+        ImageSpec(1, 1, 1, 3),
+        network="mlp",
+        hidden=(),
+        latents=1,
+        g_norm="none",
+        d_norm="none",
+        order=order,
+        output="linear",
+        g_optimizer=sgd,
+        d_optimizer=sgd,
+    )
     state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
                          jax.eval_shape(model.init, jax.random.key(0)))  # fmt: skip
     layer = lambda kernel, bias: {  # noqa: E731
@@ -277,8 +287,17 @@ def test_discriminator_learns_the_density_ratio(shift, scale):
     """Goodfellow et al. 2014, proposition 1 and theorem 1, by the model's own train step."""
     steps, size = 2500, 512
     adam = Optimizer("adam", 3e-3, decay_steps=steps)
-    model = GAN(ImageSpec(1, 1, 1, 256), network="mlp", hidden=(64, 64), latents=1, g_norm="none",
-                d_norm="none", output="linear", d_optimizer=adam, g_optimizer=Optimizer("sgd", 0.0))  # fmt: skip
+    model = GAN(
+        ImageSpec(1, 1, 1, 256),
+        network="mlp",
+        hidden=(64, 64),
+        latents=1,
+        g_norm="none",
+        d_norm="none",
+        output="linear",
+        d_optimizer=adam,
+        g_optimizer=Optimizer("sgd", 0.0),
+    )
     state = jax.jit(model.init)(jax.random.key(0))
     # A frozen generator that is affine, G(z) = shift + scale z: relu(z) - relu(-z) = z.
     zeros = jax.tree.map(jnp.zeros_like, state.g.params)

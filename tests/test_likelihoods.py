@@ -1,4 +1,4 @@
-"""Every likelihood: proper, exact against float64, finite at any scale, and sampled as it scores."""
+"""Every likelihood: proper, exact against float64, finite at any scale, sampled as it scores."""
 
 import jax
 import jax.numpy as jnp

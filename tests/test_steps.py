@@ -100,8 +100,12 @@ def test_four_ways_to_run_a_step_agree(model, random_state):
     _replicas_agree(result)
 
     shares = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batch)
-    mapped = jax.pmap(lambda key, state, batch: model.train_step(key, state, batch, "devices"),
-                      axis_name="devices", in_axes=(None, None, 0), devices=jax.devices()[:2])  # fmt: skip
+    mapped = jax.pmap(
+        lambda key, state, batch: model.train_step(key, state, batch, "devices"),
+        axis_name="devices",
+        in_axes=(None, None, 0),
+        devices=jax.devices()[:2],
+    )
     result = mapped(jax.random.key(0), states[0], shares)
     for device in range(2):
         _close(jax.tree.map(lambda leaf, d=device: leaf[d], result), expected[0])

@@ -248,8 +248,10 @@ def test_networks_labels_chunks(name, random_state):
     reconstruct = jax.jit(lambda: model.reconstruct(jax.random.key(0), state, batch))
     np.testing.assert_array_equal(reconstruct(), generate(mean, batch["label"]))
     sample = jax.jit(lambda start: model.sample(jax.random.key(4), state, 3, start=start))
-    np.testing.assert_array_equal(np.concatenate([sample(0), sample(3)]),
-                                  jax.jit(lambda: model.sample(jax.random.key(4), state, 6))())  # fmt: skip
+    np.testing.assert_array_equal(
+        np.concatenate([sample(0), sample(3)]),
+        jax.jit(lambda: model.sample(jax.random.key(4), state, 6))(),
+    )
 
 
 def test_resize_and_transpose_see_the_decoder_size(random_state):
