@@ -14,7 +14,7 @@ from jaxgen import evaluate
 from jaxgen.data import load
 from jaxgen.errors import UserError
 from jaxgen.model import Batch, Completes, Generates, Reconstructs, interpolate
-from jaxgen.parallel import make_mesh
+from jaxgen.parallel import WHOLE, make_mesh, put
 from jaxgen.pictures import grid, load_images, save_png
 from jaxgen.rundir import write_atomic
 from jaxgen.saved import SavedRun, load_run
@@ -69,9 +69,8 @@ class Sample(Command):
             label = np.full(self.num, self.label, np.int32)
         mesh = make_mesh()
         key = jax.random.key(self.seed)
-        chunks = evaluate.samples(
-            saved.model, mesh, key, saved.state, self.num, label, self.temperature
-        )
+        state = put(mesh, WHOLE, saved.state)
+        chunks = evaluate.samples(saved.model, mesh, key, state, self.num, label, self.temperature)
         images = np.concatenate(list(_progress(chunks, self.num)))
         if label is None and classes:
             label = np.arange(self.num, dtype=np.int32) % classes

@@ -1,5 +1,6 @@
 """Runs that were trained: a run directory to a model and its state, without the data set."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,6 +77,10 @@ def load_run(
     run = run_of(record)
     fresh = jax.eval_shape(lambda: loop.start(run.model.init(jax.random.key(0))))
     step = None if checkpoint == "latest" else checkpoint
-    with Checkpoints(Path(directory) / "checkpoints", say=print, read_only=True) as checkpoints:
+    with Checkpoints(Path(directory) / "checkpoints", say=_warn, read_only=True) as checkpoints:
         progress, at = checkpoints.restore(fresh, step)
     return SavedRun(run, progress.state, at, record)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)

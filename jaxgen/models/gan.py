@@ -252,6 +252,8 @@ class GAN(Model[GANState], Generates):
             return self.generator(state.g, params, z, group.get("label"), axis_name)
 
         def blur(key: Key[Array, ""], x: Array, group: Batch) -> Array:
+            if self.instance_noise == 0:
+                return x
             return x + noise * normal_like(key, group["index"], self.spec.shape)
 
         def d_loss(params: Params, d: Net, fake: Array, group: Batch) -> tuple[Array, Any]:
