@@ -56,7 +56,7 @@ class Bernoulli(Likelihood):
         if self.levels != 2:
             raise UserError(
                 f"a Bernoulli likelihood has two levels, the data {self.levels}: "
-                "binarize the data (--binarize=dynamic) or choose another likelihood"
+                "binarize the data (--binarize=dynamic) or choose another (--vae.likelihood)"
             )
 
     @property

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key, PyTree
 
+from jaxgen.errors import UserError
 from jaxgen.model import Metrics
 
 Params = Any
@@ -33,6 +34,16 @@ class Optimizer:
     """Decoupled weight decay (AdamW), on arrays of two or more dimensions."""
     decay_steps: int = 0
     """Cosine decay of the learning rate to zero over this many steps; 0 = constant."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise UserError(
+                f"--…optimizer.learning_rate must be positive; got {self.learning_rate}"
+            )
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
+            raise UserError(f"--…optimizer.b1 and b2 must lie in [0, 1); got {self.b1}, {self.b2}")
+        if self.weight_decay < 0 or self.decay_steps < 0:
+            raise UserError("--…optimizer.weight_decay and decay_steps must not be negative")
 
     def make(self) -> optax.GradientTransformation:
         rate: Any = self.learning_rate

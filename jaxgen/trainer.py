@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -65,14 +66,6 @@ def check(run: Run, dataset: Dataset) -> None:
             f"--batch_size {run.train.batch_size}: a step takes {examples} examples and the train "
             f"split has {num}; use --batch_size {num // run.model.minibatches} or less"
         )
-    try:
-        jax.eval_shape(run.model.init, jax.random.key(0))
-    except Exception as error:  # a width of zero or less: JAX and Flax raise all kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"--model={run.name} cannot be built from these flags, "
-            f"--{run.name}.*: a size is not positive or too large ({reason})"
-        ) from error
 
 
 class Trainer:
@@ -92,7 +85,7 @@ class Trainer:
 
     def train(self) -> None:
         """Trains to the last step; raises Stopped if a signal or divergence ends it before."""
-        with Checkpoints(self.directory / "checkpoints", say=print) as checkpoints:
+        with Checkpoints(self.directory / "checkpoints", say=_warn) as checkpoints:
             progress, first = self.fresh(), 0
             with contextlib.suppress(NoCheckpoint):
                 progress, first = checkpoints.restore(progress)
@@ -161,6 +154,10 @@ class Trainer:
         log.write(step, "validation", metrics)
         log.say(f"step {step}: validation " + ", ".join(f"{n} {v:.4g}" for n, v in metrics.items()))
         checkpoints.save(step, progress, monitor=metrics[model.monitor])
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class Pace:

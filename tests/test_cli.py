@@ -490,7 +490,7 @@ def test_describe_counts_the_parameters(argv, count, capfd):
     if count is None:
         # Causal kernels hold their live weights alone, or whole; biases are per output.
         run, _, _ = cli._parse_run([f"--model={argv[0]}", *argv[1:]], "")
-        state = run.model.init(jax.random.key(0))
+        state = jax.eval_shape(run.model.init, jax.random.key(0))
         count = sum(x.size for x in jax.tree.leaves(state.net.params))
         rows = 3 * 7 * 8 + 3 * 8  # the first kernel above, and to the left of the middle
         block = (8 * 4 + 4) + (3 * 4 * 4 + 2 * 4 * 4 + 4) + (4 * 8 + 8)

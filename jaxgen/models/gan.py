@@ -191,6 +191,8 @@ class GAN(Model[GANState], Generates):
                 "--gan.r1 takes the gradient example by example, which BatchNorm in the "
                 "discriminator mixes: add --gan.d_norm=none"
             )
+        if min((self.filters, *self.hidden)) < 1 or not 0 <= self.ema < 1:
+            raise UserError("--gan.filters and --gan.hidden must be positive; --gan.ema in [0, 1)")
         if self.d_steps < 1 or self.latents < 1:
             raise UserError("--gan.d_steps and --gan.latents must be at least 1")
         if min(self.r1, self.instance_noise, self.noise_steps) < 0:

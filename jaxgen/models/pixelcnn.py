@@ -169,6 +169,8 @@ class PixelCNN(Model[NetState], Completes):
                 f"--pixelcnn.features and --pixelcnn.head must be at least the image's "
                 f"{self.spec.channels} channels, so that each has features of its own"
             )
+        if self.blocks < 0 or not 0 <= self.ema < 1:
+            raise UserError("--pixelcnn.blocks must not be negative; --pixelcnn.ema lies in [0, 1)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--pixelcnn.dropout must lie in [0, 1); got {self.dropout}")
 

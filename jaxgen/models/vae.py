@@ -177,6 +177,8 @@ class VAE(Model[NetState], Generates, Reconstructs):
             raise UserError("--vae.warmup and --vae.beta must not be negative")
         if min(self.latents, self.k, self.final_k) < 1:
             raise UserError("--vae.latents, --vae.k and --vae.final_k must be at least 1")
+        if min((self.filters, *self.hidden)) < 1 or not 0 <= self.ema < 1:
+            raise UserError("--vae.filters and --vae.hidden must be positive; --vae.ema in [0, 1)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--vae.dropout must lie in [0, 1); got {self.dropout}")
 
