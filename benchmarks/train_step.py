@@ -56,7 +56,8 @@ def measure(name: str, steps: int, repeats: int) -> dict[str, float]:
     """Times the registered preset on its own data."""
     chosen = jaxgen.preset(name)
     dataset = jaxgen.load(chosen.data)
-    mesh, size = jaxgen.make_mesh(), chosen.train.batch_size
+    size = chosen.train.batch_size
+    mesh = jaxgen.make_mesh(0, size)
     feed = Feed(dataset, 0, size * chosen.model.minibatches, mesh, steps)
     init = lambda key: loop.start(chosen.model.init(key))  # noqa: E731
     progress = on_every_device(mesh, init, jax.random.key(0))

@@ -17,9 +17,12 @@ WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 """The same on every device; or split along the leading axis."""
 
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A one-dimensional mesh of the first `devices` devices; 0 = all."""
+def make_mesh(devices: int = 0, batch_size: int = 0) -> Mesh:
+    """A one-dimensional mesh of the first `devices` devices; 0 = all, or, given a batch size, as
+    many as divide it."""
     available = jax.devices()
+    if devices == 0 and batch_size > 0:
+        devices = max(n for n in range(1, len(available) + 1) if batch_size % n == 0)
     if not 0 <= devices <= len(available):
         raise UserError(
             f"--devices={devices}: there are {len(available)} ({available[0].platform}); "

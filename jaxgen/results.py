@@ -197,7 +197,7 @@ def finish(
     from jaxgen.report import write_report
 
     directory = Path(directory)
-    mesh, keys = make_mesh(run.train.devices), keys_of(run.train.seed)
+    mesh, keys = make_mesh(run.train.devices, run.train.batch_size), keys_of(run.train.seed)
     fresh = jax.eval_shape(lambda: loop.start(run.model.init(keys.init)))
     with Checkpoints(directory / "checkpoints", say=say, read_only=True) as checkpoints:
         progress, step = checkpoints.restore(fresh, "best")

@@ -30,7 +30,7 @@ class TrainConfig:
     max_skipped: int = 10
     """Steps in a row that are not finite, and so not applied, before the run is stopped."""
     devices: int = 0
-    """Devices to train on; 0 = all."""
+    """Devices to train on; 0 = as many as divide the batch size."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "eval_every", "max_skipped"):

@@ -54,7 +54,7 @@ def keys_of(seed: int) -> Keys:
 
 def check(run: Run, dataset: Dataset) -> None:
     """Raises UserError for what cannot work, before anything is compiled or written."""
-    mesh = make_mesh(run.train.devices)
+    mesh = make_mesh(run.train.devices, run.train.batch_size)
     check_batch_size(run.train.batch_size, mesh)
     for name, split in dataset.splits.items():
         if len(split.images) < 2:
@@ -73,7 +73,7 @@ class Trainer:
 
     def __init__(self, run: Run, dataset: Dataset, directory: Path, score: Score | None) -> None:
         self.run, self.dataset, self.directory = run, dataset, Path(directory)
-        self.mesh = make_mesh(run.train.devices)
+        self.mesh = make_mesh(run.train.devices, run.train.batch_size)
         self.keys = keys_of(run.train.seed)
         self._score = score
         self._total = run.train.steps
@@ -91,6 +91,10 @@ class Trainer:
                 progress, first = checkpoints.restore(progress)
             examples = self.run.train.batch_size * self.run.model.minibatches
             with Log(self.directory, self._total, start=first, images_per_step=examples) as log:
+                unused = jax.device_count() - self.mesh.size
+                if unused and not self.run.train.devices:
+                    size = self.run.train.batch_size
+                    log.say(f"--batch_size {size} does not divide over {unused} more devices")
                 if first:
                     log.say(f"resuming {self.directory} at step {first} of {self._total}")
                 if first < self._total:
