@@ -197,7 +197,9 @@ class Checkpoints:
         best = self.best()
         if best is None:
             if listed:
-                self._say("no checkpoint has a finite monitor, so none is best: trying the newest")
+                self._say(
+                    "no checkpoint has a finite monitor, so none is the best: trying the newest"
+                )
             return listed
         # One whose monitor cannot be read may have been the best: try it first, so it is named.
         unread = [k for k in listed if k not in self._kept.monitors]

@@ -36,9 +36,9 @@ class Optimizer:
     """Cosine decay of the learning rate to zero over this many steps; 0 = constant."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
+        if not self.learning_rate >= 0:
             raise UserError(
-                f"--…optimizer.learning_rate must be positive; got {self.learning_rate}"
+                f"--…optimizer.learning_rate must not be negative; got {self.learning_rate}"
             )
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise UserError(f"--…optimizer.b1 and b2 must lie in [0, 1); got {self.b1}, {self.b2}")

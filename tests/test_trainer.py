@@ -311,8 +311,8 @@ def test_a_damaged_checkpoint_costs_its_steps_and_no_more(whole, tmp_path, stop_
     flip_a_bit(tmp_path / "checkpoints" / "17" / "state")
     capfd.readouterr()
     train(tmp_path, model, dataset)
-    out, err = capfd.readouterr()
-    assert "checkpoint 17 is unusable" in out and "checkpoint 10 is used instead" in out
+    err = capfd.readouterr().err
+    assert "checkpoint 17 is unusable" in err and "checkpoint 10 is used instead" in err
     assert "at step 10 of 20" in err
     assert last_digest(tmp_path, model) == last_digest(whole("vae"), model)
     assert rows(tmp_path, "validation") == rows(whole("vae"), "validation")
@@ -437,10 +437,11 @@ def test_check_refuses_before_anything_is_written(tmp_path):
         with pytest.raises(UserError, match=match):
             check(run, LABELLED)
 
-    refused("--batch_size 42 cannot be divided over 4 devices", batch_size=42)
+    refused("--batch_size 42 cannot be divided over 4 devices", batch_size=42, devices=4)
     refused("--batch_size 1004.*use --batch_size 1000 or less", batch_size=1004)
     refused("--devices=9", devices=9)
-    refused("--model=vae cannot be built", VAE(LABELLED.spec, hidden=(-3,)))
+    with pytest.raises(UserError, match="--vae.hidden must be positive"):
+        VAE(LABELLED.spec, hidden=(-3,))
     gan = GAN(LABELLED.spec, network="mlp", hidden=(8,), d_steps=3)
     refused("a step takes 1200 examples.*use --batch_size 333 or less", gan, batch_size=400)
 
