@@ -112,7 +112,8 @@ def final_results(
         baselines = baselines_of(dataset, directory)
         others = baselines.nll(np.asarray(images.images))
         results["likelihood"] = {
-            "kind": model.likelihood_kind,
+            # log p(x | label) is not what the baselines measure: say so beside it.
+            "kind": model.likelihood_kind + (", given the label" if model.spec.num_classes else ""),
             "model": _likelihood(values["nll"], dataset.spec.dims),
             "baselines": {n: _likelihood(v, dataset.spec.dims) for n, v in others.items()},
             "protocol": baselines.protocol,
