@@ -63,9 +63,7 @@ class Sample(Command):
         classes = saved.model.spec.num_classes
         label = None
         if self.label is not None:
-            if not 0 <= self.label < classes:
-                known = f"0..{classes - 1}" if classes else "none: the run is not --conditional"
-                raise UserError(f"--label={self.label}: the run's classes are {known}")
+            _check_label(self.label, classes)
             label = np.full(self.num, self.label, np.int32)
         mesh = make_mesh()
         key = jax.random.key(self.seed)
@@ -221,10 +219,15 @@ def _progress(chunks, num: int):
             bar.update(len(chunk))
 
 
-def _row_labels(classes: int, label: int | None, rows: int, steps: int) -> jax.Array | None:
-    if label is not None and not 0 <= label < classes:
+def _check_label(label: int, classes: int) -> None:
+    if not 0 <= label < classes:
         known = f"0..{classes - 1}" if classes else "none: the run is not --conditional"
         raise UserError(f"--label={label}: the run's classes are {known}")
+
+
+def _row_labels(classes: int, label: int | None, rows: int, steps: int) -> jax.Array | None:
+    if label is not None:
+        _check_label(label, classes)
     if not classes:
         return None
     by_row = jnp.arange(rows) % classes if label is None else jnp.full(rows, label)
