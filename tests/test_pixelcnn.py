@@ -189,6 +189,7 @@ SAMPLERS = {
     "17 levels": {"height": 4, "width": 3, "levels": 17, "first_kernel": 7, "blocks": 2},
     "rgb": {"height": 3, "width": 4, "channels": 3, "levels": 5, "kernel": 5},
     "conditional": {"height": 3, "width": 3, "levels": 3, "num_classes": 3},
+    "plain": {"height": 4, "width": 4, "levels": 3, "block": "plain", "blocks": 2},
 }
 
 

@@ -30,6 +30,14 @@ from jaxgen.sampling import sample_pixels_cached, sample_pixels_naive
 RunConv = Callable[[CausalConv, Array], Array]
 
 
+def _shift(h: Array, label: Array | None, dense: nn.Dense) -> Array:
+    """h [b … f] plus the label's row of `dense`, the same at every pixel."""
+    if label is None:
+        return h
+    shift = dense(label)
+    return h + shift.reshape(shift.shape[0], *(1,) * (h.ndim - 2), -1)
+
+
 class ResidualBlock(nn.Module):
     """ReLU, 1x1 to h; ReLU, masked kxk; ReLU, 1x1 to 2h; plus the input (the paper's figure 5)."""
 
@@ -47,16 +55,36 @@ class ResidualBlock(nn.Module):
 
     def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
         h = run(self.causal, jax.nn.relu(run(self.down, jax.nn.relu(x))))
-        if label is not None:
-            shift = self.label(label)
-            h = h + shift.reshape(shift.shape[0], *(1,) * (h.ndim - 2), -1)
+        h = _shift(h, label, self.label)
         h = dropout(keys, jax.nn.relu(h), self.dropout)
         return x + run(self.up, h)
 
 
-class PixelCNNNet(nn.Module):
-    """7x7 masked convolution (A), residual blocks (B), two 1x1 layers, p numbers per sub-pixel."""
+class PlainBlock(nn.Module):
+    """ReLU, masked kxk to h: the network that courses start with."""
 
+    features: int
+    kernel: int
+    groups: int
+    num_classes: int
+    dropout: float
+
+    def setup(self) -> None:
+        self.causal = CausalConv(self.features, self.kernel, "B", self.groups)
+        self.label = nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.zeros)
+
+    def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
+        h = dropout(keys, jax.nn.relu(x), self.dropout)
+        return _shift(run(self.causal, h), label, self.label)
+
+
+BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
+
+
+class PixelCNNNet(nn.Module):
+    """7x7 masked convolution (A), blocks (B), two 1x1 layers, p numbers per sub-pixel."""
+
+    block: Literal["residual", "plain"]
     features: int
     blocks: int
     head: int
@@ -69,9 +97,10 @@ class PixelCNNNet(nn.Module):
 
     def setup(self) -> None:
         groups = self.channels
-        self.first = CausalConv(2 * self.features, self.first_kernel, "A", groups)
+        width = 2 * self.features if self.block == "residual" else self.features
+        self.first = CausalConv(width, self.first_kernel, "A", groups)
         self.stack = [
-            ResidualBlock(self.features, self.kernel, groups, self.num_classes, self.dropout)
+            BLOCKS[self.block](self.features, self.kernel, groups, self.num_classes, self.dropout)
             for _ in range(self.blocks)
         ]
         self.hidden = CausalConv(self.head, 1, "B", groups)
@@ -139,10 +168,12 @@ class PixelCNN(Model[NetState], Completes):
     """Explicit density by the chain rule over sub-pixels; trained by exact likelihood."""
 
     spec: ImageSpec
+    block: Literal["residual", "plain"] = "residual"
+    """residual: the paper's bottleneck (1x1, kxk, 1x1); plain: ReLU and one kxk layer."""
     features: int = 32
-    """h: features inside a residual block; 2h outside."""
+    """h: features inside a block; 2h between residual blocks."""
     blocks: int = 6
-    """Residual blocks."""
+    """Blocks after the first layer."""
     head: int = 64
     """Features of the 1x1 layer before the output."""
     first_kernel: int = 7
@@ -182,7 +213,7 @@ class PixelCNN(Model[NetState], Completes):
     @property
     def network(self) -> PixelCNNNet:
         return PixelCNNNet(
-            self.features, self.blocks, self.head, self.first_kernel, self.kernel,
+            self.block, self.features, self.blocks, self.head, self.first_kernel, self.kernel,
             self.spec.channels, self.likelihood.num_params, self.spec.num_classes, self.dropout,
         )  # fmt: skip
 
