@@ -3,7 +3,7 @@
 Everything is NHWC with kernels [height width in out].
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -39,12 +39,29 @@ def causal_mask(
     return mask
 
 
+def group_bounds(features: int, groups: int, group: int) -> tuple[int, int]:
+    """Where the group's features start and stop: feature f belongs to group f*groups//features."""
+    return -(-group * features // groups), -(-(group + 1) * features // groups)
+
+
+class Parts(NamedTuple):
+    """A causal convolution as a sum, for the samplers, which compute its terms at other times."""
+
+    kernel: int
+    """Side of the kernel."""
+    before: Float[Array, "n i o"]
+    """The taps before the centre, in raster order."""
+    centre: tuple[Float[Array, "_ _"], ...]
+    """For each group: the pixel's own features that it may see, to the features of the group."""
+    bias: Float[Array, "b o"]
+
+
 class CausalConv(nn.Module):
     """A masked convolution whose kernel holds only the rows that can be live.
 
     A causal k x k kernel sees k//2 rows above and, in its own row, the pixels to the left (and
     the pixel itself, by group, see `causal_mask`): its rows below are dropped, not multiplied by
-    zero. The layer also runs row by row and pixel by pixel, which is what exact sampling needs.
+    zero.
     """
 
     features: int
@@ -52,45 +69,40 @@ class CausalConv(nn.Module):
     kind: Literal["A", "B"]
     groups: int = 1
 
-    def _weights(self, features_in: int) -> tuple[Array, Array]:
-        reach = self.kernel // 2
-        mask = causal_mask(self.kernel, features_in, self.features, self.kind, self.groups)
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
+        reach, features_in = self.kernel // 2, x.shape[-1]
         # The variance counts the taps that are live, not the masked ones.
-        live = reach * self.kernel * features_in + mask.sum((0, 1)).mean()
+        live = reach * self.kernel * features_in + self._mask(features_in).sum((0, 1)).mean()
         init = nn.initializers.normal(float(np.sqrt(1.0 / max(live, 1.0))))
         shape = (reach + 1, self.kernel, features_in, self.features)
-        kernel = self.param("kernel", init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        own = kernel[-1, : reach + 1] * mask
-        return jnp.concatenate([kernel[:-1], self._row(own)[None]]), bias
-
-    def _row(self, own: Array) -> Array:
-        return jnp.pad(own, ((0, self.kernel // 2), (0, 0), (0, 0)))
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w i"],
-        above: Float[Array, "b o"] | None = None,
-        mode: Literal["image", "above", "pixel"] = "image",
-    ) -> Array:
-        """The convolution of a whole image, [b h w o]; or one of the two parts of it:
-
-        - mode "above": x = the last kernel//2 rows [b k//2 w i]; returns [b w o], what they give
-          to the row below them;
-        - mode "pixel": x = the pixel and its kernel//2 left neighbours [b k//2+1 i], above = the
-          pixel's share of the other mode; returns [b o].
-        """
-        reach = self.kernel // 2
-        kernel, bias = self._weights(x.shape[-1])
-        if mode == "pixel":
-            own = jnp.einsum("bki,kio->bo", x, kernel[-1, : reach + 1])
-            return own + bias[None] if above is None else own + above + bias[None]
-        if mode == "above":
-            return conv(x, kernel[:-1], 1, ((0, 0), (reach, reach)))[:, 0]
+        kernel = self._masked(self.param("kernel", init, shape))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
         if self.kernel == 1:
-            return x @ kernel[0, 0] + bias[None, None, None]
-        return conv(x, kernel, 1, ((reach, 0), (reach, reach))) + bias[None, None, None]
+            return x @ kernel[0, 0] + bias
+        return conv(x, kernel, 1, ((reach, 0), (reach, reach))) + bias
+
+    def parts(self) -> Parts:
+        """The terms of the sum; the parameters exist already."""
+        kernel = self._masked(self.get_variable("params", "kernel"))
+        reach, features_in = self.kernel // 2, kernel.shape[2]
+        taps = kernel.reshape(-1, features_in, self.features)
+        before, own = taps[: reach * self.kernel + reach], kernel[-1, reach]
+        centre = []
+        for group in range(self.groups):
+            start, stop = group_bounds(self.features, self.groups, group)
+            seen = group + (self.kind == "B")
+            inputs = group_bounds(features_in, self.groups, seen)[0]
+            centre.append(own[:inputs, start:stop])
+        return Parts(self.kernel, before, tuple(centre), self.get_variable("params", "bias")[None])
+
+    def _mask(self, features_in: int) -> np.ndarray:
+        return causal_mask(self.kernel, features_in, self.features, self.kind, self.groups)
+
+    def _masked(self, kernel: Array) -> Array:
+        reach = self.kernel // 2
+        own = kernel[-1, : reach + 1] * self._mask(kernel.shape[2])
+        return jnp.concatenate([kernel[:-1], jnp.pad(own, ((0, reach), (0, 0), (0, 0)))[None]])
 
 
 class Conv(nn.Module):

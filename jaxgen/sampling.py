@@ -1,22 +1,31 @@
 """Exact samplers of autoregressive image models, each one compiled program.
 
-Both draw sub-pixel d of every image with `draw(params, d)`, so that the same key gives the same
-images. `naive` runs the whole network for every sub-pixel and is the reference. `cached` does the
-work of one forward pass: what finished rows give to the next row is computed for the whole row
-at once, and only the row's own left context goes from pixel to pixel.
+All draw sub-pixel d of image i from the same noise, so that the same key gives the same images.
+`naive` runs the whole network for every sub-pixel and is the reference. `cached` does the work of
+one forward pass: what finished rows give to the next row is computed for the whole row at once,
+and only the row's own left context goes from pixel to pixel. `wavefront` does the same work along
+diagonals, in fewer and wider steps.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, UInt8
 
+from jaxgen.layers import Parts
 from jaxgen.model import ImageSpec
 
-Draw = Callable[[Array, Array], Array]
-"""(params [b p], sub-pixel number) -> levels [b]."""
+
+class Draw(NamedTuple):
+    """How a sub-pixel is drawn."""
+
+    noise: Callable[[Array], Array]
+    """Numbers of sub-pixels [n] -> their noise [n b …]."""
+    pick: Callable[[Array, Array], Array]
+    """(noise [b …], params [b p]) -> levels [b]."""
 
 
 def sample_pixels_naive(
@@ -32,13 +41,94 @@ def sample_pixels_naive(
     def step(position: Array, image: Array) -> Array:
         row, column, channel = jnp.unravel_index(position, spec.shape)
         params = network(spec.to_float(image), label)
-        level = draw(params[:, row, column, channel], position).astype(jnp.uint8)
+        noise = draw.noise(position[None])[0]
+        level = draw.pick(noise, params[:, row, column, channel]).astype(jnp.uint8)
         kept = known[:, row, column, channel]
         level = jnp.where(kept, image[:, row, column, channel], level)
         return image.at[:, row, column, channel].set(level)
 
     # Unknown sub-pixels start at level 0, whatever the caller left there.
     return lax.fori_loop(0, spec.dims, step, jnp.where(known, image, 0).astype(jnp.uint8))
+
+
+class Pixels(NamedTuple):
+    """One pixel of each of n images, or of n places."""
+
+    given: UInt8[Array, "n c"]
+    keep: Bool[Array, "n c"]
+    """Which of them are known."""
+    noise: Array
+    """[c n …]"""
+
+
+class Stack:
+    """A bound network's causal convolutions, to be run pixel by pixel.
+
+    The network offers `parts(label)` and `run(x, run)` (see `PixelCNNNet`). Only spatial layers,
+    those with taps beside the centre, carry anything from one pixel to the next.
+    """
+
+    def __init__(self, network: Any, spec: ImageSpec, draw: Draw, label: Array | None) -> None:
+        self._network, self._spec, self._draw = network, spec, draw
+        self._parts: list[Parts] = network.parts(label)
+        self.spatial = [p for p in self._parts if p.kernel > 1]
+        self._pushed = [
+            _push_weights(p) if p.kernel > 1 and i > 0 else None for i, p in enumerate(self._parts)
+        ]
+
+    def draw(self, pixels: Pixels, past: list[Array], push: bool) -> tuple[Array, Any, Any]:
+        """Levels [n c], channel after channel; with `past` each spatial layer's share of all
+        earlier pixels [n o].
+
+        Also each spatial layer's input at this pixel [n i] and, if `push`, its share of the
+        layer's output at the next k//2 pixels to the right [n k//2*o].
+        """
+        spec = self._spec
+        levels = jnp.where(pixels.keep, pixels.given, 0).astype(jnp.uint8)
+        # Of its own features a channel computes one group; those before it are kept here.
+        inputs: list[Array] = []
+        pushed: list[Array] = []
+        for channel in range(spec.channels):
+            before, inputs, shares = inputs, [], iter(past)
+            last = channel == spec.channels - 1
+
+            def run(_: Any, h: Array) -> Array:
+                i = len(inputs)  # noqa: B023
+                parts = self._parts[i]
+                if channel and i:  # noqa: B023
+                    h = jnp.concatenate([before[i], h], -1)  # noqa: B023
+                inputs.append(h)  # noqa: B023
+                weights = parts.centre[channel]  # noqa: B023
+                start = sum(w.shape[1] for w in parts.centre[:channel])  # noqa: B023
+                stop = start + weights.shape[1]
+                share = next(shares) if parts.kernel > 1 else parts.bias  # noqa: B023
+                share = share[:, start:stop]
+                if weights.shape[0] == 0:
+                    return jnp.broadcast_to(share, (h.shape[0], stop - start))
+                to_right = self._pushed[i]
+                if not (push and last) or to_right is None:  # noqa: B023
+                    return h[:, : weights.shape[0]] @ weights + share
+                # Its input is complete: one product for this pixel and for the ones to come.
+                both = h @ jnp.concatenate([weights, to_right], 1)
+                pushed.append(both[:, stop - start :])
+                return both[:, : stop - start] + share
+
+            params = self._network.run(spec.to_float(levels), run)
+            level = self._draw.pick(pixels.noise[channel], params).astype(jnp.uint8)
+            level = jnp.where(pixels.keep[:, channel], pixels.given[:, channel], level)
+            levels = levels.at[:, channel].set(level)
+        # No feature of a pixel depends on its last channel; only its own levels do.
+        x = spec.to_float(levels)
+        spatial = [h for h, p in zip(inputs, self._parts, strict=True) if p.kernel > 1]
+        if push:
+            pushed = [x @ _push_weights(self.spatial[0]), *pushed]
+        return levels, (x, *spatial[1:]), pushed
+
+
+def _push_weights(parts: Parts) -> Array:
+    """[i k//2*o]: what a pixel gives the next k//2 ones to the right."""
+    reach = parts.kernel // 2
+    return jnp.concatenate(list(parts.before[::-1][:reach]), -1)
 
 
 def sample_pixels_cached(
@@ -51,44 +141,139 @@ def sample_pixels_cached(
 ) -> UInt8[Array, "b h w c"]:
     """Fills in the unknown sub-pixels at the cost of one pass of the bound network.
 
-    The network offers `empty_rows`, `above` and `pixel` (see `PixelCNNNet`). A scan over rows
-    carries each layer's last input rows; a scan over columns its last input pixels.
+    A scan over rows carries each spatial layer's last input rows, from which all of the next
+    row's share of them is computed at once. A scan over columns carries what the pixels to the
+    left have pushed. Columns lead in memory, and the batch follows.
     """
     batch, height, width, channels = image.shape
-    rows = network.empty_rows(batch, width)
+    stack = Stack(network, spec, draw, label)
+    from_above = [p.before[: -(p.kernel // 2)].reshape(-1, p.bias.shape[1]) for p in stack.spatial]
 
-    def pixel_step(left: Any, column: Any) -> tuple[Any, Any]:
-        above, given, keep, position = column
-        x = spec.to_float(jnp.where(keep, given, 0).astype(jnp.uint8))
-        levels = given
-        inputs: tuple[Array, ...] = ()
-        for channel in range(channels):
-            params, inputs = network.pixel(x, left, above, label)
-            level = draw(params[:, channel], position + channel).astype(jnp.uint8)
-            level = jnp.where(keep[:, channel], given[:, channel], level)
-            levels = levels.at[:, channel].set(level)
-            x = spec.to_float(levels)
-        # No feature of a pixel depends on its last channel; only the image row does.
-        inputs = (x, *inputs[1:])
-        left = tuple(
-            jnp.concatenate([w[:, 1:], i[:, None]], axis=1)
-            for w, i in zip(left, inputs, strict=True)
+    def above(parts: Parts, weights: Array, rows: Array) -> Array:
+        """A layer's last input rows [k//2 w b i] to their share of the next row [w b o]."""
+        reach = parts.kernel // 2
+        padded = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+        taps = [row[d : d + width] for row in padded for d in range(parts.kernel)]
+        return jnp.concatenate(taps, -1) @ weights + parts.bias[None]
+
+    def pixel_step(queues: Any, column: Any) -> tuple[Any, Any]:
+        shares, pixels = column
+        past = [share + queue[0] for share, queue in zip(shares, queues, strict=True)]
+        levels, inputs, pushed = stack.draw(pixels, past, push=True)
+        queues = tuple(
+            tuple(map(jnp.add, jnp.split(new, len(queue), -1), (*queue[1:], 0.0)))
+            for new, queue in zip(pushed, queues, strict=True)
         )
-        return left, (levels, inputs)
+        return queues, (levels, inputs)
 
     def row_step(rows: Any, row: Any) -> tuple[Any, Array]:
         given, keep, positions = row
-        above = tuple(a.swapaxes(0, 1) for a in network.above(rows))
-        left = tuple(jnp.zeros((batch, r.shape[1], r.shape[3])) for r in rows)
-        columns = (above, given.swapaxes(0, 1), keep.swapaxes(0, 1), positions)
-        _, (levels, inputs) = lax.scan(pixel_step, left, columns)
-        rows = tuple(
-            jnp.concatenate([r[:, 1:], i.swapaxes(0, 1)[:, None]], axis=1)
-            for r, i in zip(rows, inputs, strict=True)
+        noise = draw.noise(positions)
+        noise = noise.reshape(width, channels, *noise.shape[1:])
+        shares = tuple(map(above, stack.spatial, from_above, rows))
+        queues = tuple(
+            (jnp.zeros((batch, p.bias.shape[1])),) * (p.kernel // 2) for p in stack.spatial
         )
-        return rows, levels.swapaxes(0, 1)
+        _, (levels, inputs) = lax.scan(pixel_step, queues, (shares, Pixels(given, keep, noise)))
+        rows = tuple(
+            jnp.concatenate([x[1:], i[None]], 0) for x, i in zip(rows, inputs, strict=True)
+        )
+        return rows, levels
 
-    positions = jnp.arange(height * width).reshape(height, width) * channels
-    by_row = (image.swapaxes(0, 1), known.swapaxes(0, 1), positions)
+    rows = tuple(jnp.zeros((p.kernel // 2, width, batch, p.before.shape[1])) for p in stack.spatial)
+    positions = jnp.arange(spec.dims).reshape(height, width * channels)
+    by_row = (image.transpose(1, 2, 0, 3), known.transpose(1, 2, 0, 3), positions)
     _, levels = lax.scan(row_step, rows, by_row)
-    return levels.swapaxes(0, 1)
+    return levels.transpose(2, 0, 1, 3)
+
+
+def sample_pixels_wavefront(
+    network: Any,
+    spec: ImageSpec,
+    draw: Draw,
+    image: UInt8[Array, "b h w c"],
+    known: Bool[Array, "b h w c"],
+    label: Int[Array, " b"] | None = None,
+) -> UInt8[Array, "b h w c"]:
+    """Fills in the unknown sub-pixels along diagonals: pixel (r, c) at time c + lag * r.
+
+    A stack of masked convolutions reaches at most kernel//2 columns to the right per row up (its
+    blind spot), so with lag = the largest kernel//2 + 1 all that a pixel sees is older than it.
+    Slot j of step T and phase p is row T - j, column lag * j + p: h + w/lag steps of lag phases
+    in place of h*w pixels, each on up to w/lag pixels at once.
+    """
+    batch, height, width, channels = image.shape
+    lag = max(p.kernel // 2 for p in Stack(network, spec, draw, None).spatial) + 1
+    slots = -(-width // lag)
+    many = None if label is None else jnp.tile(label, slots)
+    stack = Stack(network, spec, draw, many)
+    # Where each (step, phase, slot) lies in the image, and whether it does.
+    steps, phases, slot = np.ogrid[: height + slots - 1, :lag, :slots]
+    rows, columns = np.broadcast_arrays(steps - slot, lag * slot + phases)
+    inside = (rows >= 0) & (rows < height) & (columns < width)
+    rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+
+    def skewed(x: Array) -> Array:
+        """[b h w c] -> [steps phases slots*b c]."""
+        picked = x.transpose(1, 2, 0, 3)[rows, columns]
+        return picked.reshape(*picked.shape[:2], slots * batch, channels)
+
+    def past(parts: Parts, history: Array, phase: int) -> Array:
+        """A layer's share of all taps before the centre [slots*b o], from its last inputs
+        [times slots b i], newest last."""
+        reach = parts.kernel // 2
+        taps = []
+        for up in range(reach, -1, -1):
+            for right in range(-reach, reach + 1 if up else 0):
+                ago = lag * up - right
+                # The slot where that pixel was drawn, beside this one's.
+                taps.append(_shift(history[-ago], (phase - ago) // lag + up))
+        context = jnp.concatenate(taps, -1).reshape(slots * batch, -1)
+        return context @ parts.before.reshape(context.shape[1], -1) + parts.bias
+
+    def step(histories: Any, now: Any) -> tuple[Any, Array]:
+        given, keep, valid, positions = now
+        noise = draw.noise(positions.reshape(-1))
+        noise = noise.reshape(lag, slots, channels, *noise.shape[1:])
+        drawn = []
+        for phase in range(lag):
+            by_channel = noise[phase].swapaxes(0, 1)
+            by_channel = by_channel.reshape(channels, slots * batch, *by_channel.shape[3:])
+            pixels = Pixels(given[phase], keep[phase], by_channel)
+            shares = [past(p, x, phase) for p, x in zip(stack.spatial, histories, strict=True)]
+            levels, inputs, _ = stack.draw(pixels, shares, push=False)
+            drawn.append(levels)
+            # Beside the image there is nothing: zero, as the convolutions pad.
+            alive = valid[phase][:, None, None]
+            histories = tuple(
+                jnp.concatenate([x[1:], jnp.where(alive, i.reshape(slots, batch, -1), 0.0)[None]])
+                for x, i in zip(histories, inputs, strict=True)
+            )
+        return histories, jnp.stack(drawn)
+
+    histories = tuple(
+        jnp.zeros(((lag + 1) * (p.kernel // 2), slots, batch, p.before.shape[1]))
+        for p in stack.spatial
+    )
+    positions = ((rows * width + columns) * channels)[..., None] + np.arange(channels)
+    xs = (skewed(image), skewed(known), jnp.asarray(inside), jnp.asarray(positions))
+    _, levels = lax.scan(step, histories, xs)
+    levels = levels.reshape(*inside.shape, batch, channels)
+    row, column = np.ogrid[:height, :width]
+    return levels[row + column // lag, column % lag, column // lag].transpose(2, 0, 1, 3)
+
+
+def _shift(x: Array, places: int) -> Array:
+    """x[i + places] at i, zero where there is none."""
+    if places == 0:
+        return x
+    empty = jnp.zeros((abs(places), *x.shape[1:]))
+    parts = [x[places:], empty] if places > 0 else [empty, x[:places]]
+    return jnp.concatenate(parts)
+
+
+METHODS = {
+    "cached": sample_pixels_cached,
+    "wavefront": sample_pixels_wavefront,
+    "naive": sample_pixels_naive,
+}

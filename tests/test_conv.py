@@ -10,7 +10,16 @@ import pytest
 from jax import lax
 
 from jaxgen.conv import conv, conv_adjoint, same_padding, weight_gradient
-from jaxgen.layers import CausalConv, Conv, ConvTranspose, causal_mask, dropout, halvings, upsample
+from jaxgen.layers import (
+    CausalConv,
+    Conv,
+    ConvTranspose,
+    causal_mask,
+    dropout,
+    group_bounds,
+    halvings,
+    upsample,
+)
 
 CASES = [
     ((4, 4), (4, 4), 2),
@@ -161,16 +170,32 @@ def test_causal_conv_equals_a_masked_full_kernel(kind, kernel):
             full[reach, reach, i, o] = rows[reach, reach, i, o]
     expected = _plain(x, jnp.asarray(full), 1, "SAME") + b[None, None, None]
     np.testing.assert_array_equal(layer.apply(values, x), expected)
-    # Row by row and pixel by pixel, as the sampler runs it.
-    padded = jnp.pad(x, ((0, 0), (reach, 0), (reach, 0), (0, 0)))
+    # In parts, as the samplers run it: the rows above, the pixels to the left, the pixel itself.
+    padded = jnp.pad(x, ((0, 0), (reach, 0), (reach, reach), (0, 0)))
+    run = jax.jit(layer.apply, static_argnums=2, static_argnames="group")
     for row, column in [(0, 0), (1, 4), (3, 2)]:
-        window = padded[:, row + reach, column : column + reach + 1]
-        above = None
+        window = padded[:, row : row + reach + 1, column : column + kernel]
+        centre, past = window[:, reach, reach], None
         if reach:
-            last = padded[:, row : row + reach, reach:]
-            above = layer.apply(values, last, mode="above")[:, column]
-        pixel = layer.apply(values, window, above, mode="pixel")
-        np.testing.assert_array_equal(pixel, expected[:, row, column])
+            taps = window.reshape(2, -1, ins)[:, : reach * kernel + reach]
+            past = run(values, taps, "past")
+            left = run(values, taps[:, -reach:], "past")
+            rows_above = padded[:, row : row + reach, reach : reach + 5].transpose(1, 2, 0, 3)
+            above = run(values, rows_above, "above")[column]
+            np.testing.assert_array_equal(left + above, past)
+        for group in range(groups):
+            known = centre[:, : group + 1]  # one feature a group comes in
+            features = run(values, known, "centre", past, group=group)
+            whole = expected[:, row, column, 2 * group : 2 * group + 2]
+            np.testing.assert_array_equal(features, whole)
+
+
+@pytest.mark.parametrize("features,groups", [(7, 3), (6, 3), (64, 1), (4, 3)])
+def test_group_bounds(features, groups):
+    group = np.arange(features) * groups // features
+    for g in range(groups):
+        start, stop = group_bounds(features, groups, g)
+        np.testing.assert_array_equal(np.flatnonzero(group == g), np.arange(start, stop))
 
 
 def test_causal_conv_keeps_the_variance(key):

@@ -1,6 +1,5 @@
 """PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016, arXiv:1601.06759)."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from jaxgen import sampling
 from jaxgen.errors import UserError
-from jaxgen.layers import CausalConv, dropout
+from jaxgen.layers import CausalConv, Parts, dropout
 from jaxgen.likelihoods import Bernoulli, Categorical, Likelihood
 from jaxgen.model import (
     Batch,
@@ -24,18 +24,15 @@ from jaxgen.model import (
     labels_or_all,
 )
 from jaxgen.net import NetState, Optimizer, Params, create, create_state, train_net
-from jaxgen.sampling import sample_pixels_cached, sample_pixels_naive
 
-# How a causal convolution is run: over the image, or on one pixel with what is known of its rows.
+# How a causal convolution is run: on the image as a whole, or on one pixel and group of features.
 RunConv = Callable[[CausalConv, Array], Array]
 
 
-def _shift(h: Array, label: Array | None, dense: nn.Dense) -> Array:
-    """h [b … f] plus the label's row of `dense`, the same at every pixel."""
-    if label is None:
-        return h
-    shift = dense(label)
-    return h + shift.reshape(shift.shape[0], *(1,) * (h.ndim - 2), -1)
+def _shifted(layer: CausalConv, label: nn.Dense, one_hot: Array | None) -> Parts:
+    """A layer's parts, with what the label adds in the bias."""
+    parts = layer.parts()
+    return parts if one_hot is None else parts._replace(bias=parts.bias + label(one_hot))
 
 
 class ResidualBlock(nn.Module):
@@ -55,9 +52,14 @@ class ResidualBlock(nn.Module):
 
     def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
         h = run(self.causal, jax.nn.relu(run(self.down, jax.nn.relu(x))))
-        h = _shift(h, label, self.label)
+        if label is not None:
+            h = h + self.label(label)[:, None, None]
         h = dropout(keys, jax.nn.relu(h), self.dropout)
         return x + run(self.up, h)
+
+    def parts(self, label: Array | None) -> list[Parts]:
+        """The parts of its layers, in the order in which they run."""
+        return [self.down.parts(), _shifted(self.causal, self.label, label), self.up.parts()]
 
 
 class PlainBlock(nn.Module):
@@ -74,8 +76,12 @@ class PlainBlock(nn.Module):
         self.label = nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.zeros)
 
     def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
-        h = dropout(keys, jax.nn.relu(x), self.dropout)
-        return _shift(run(self.causal, h), label, self.label)
+        h = run(self.causal, dropout(keys, jax.nn.relu(x), self.dropout))
+        return h if label is None else h + self.label(label)[:, None, None]
+
+    def parts(self, label: Array | None) -> list[Parts]:
+        """The parts of its one layer."""
+        return [_shifted(self.causal, self.label, label)]
 
 
 BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
@@ -106,15 +112,19 @@ class PixelCNNNet(nn.Module):
         self.hidden = CausalConv(self.head, 1, "B", groups)
         self.out = CausalConv(groups * self.num_params, 1, "B", groups)
 
-    def _run(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
-        one_hot = None if label is None else jax.nn.one_hot(label, self.num_classes)
+    def run(
+        self,
+        x: Array,
+        run: RunConv,
+        label: Array | None = None,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Array:
+        """The network, its causal convolutions run by `run`; label = one-hot [b k]."""
         h = run(self.first, x)
         for i, block in enumerate(self.stack):
             block_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            h = block(h, one_hot, run, block_keys)
-        h = run(self.hidden, jax.nn.relu(h))
-        h = run(self.out, jax.nn.relu(h))
-        return h.reshape(*h.shape[:-1], self.channels, self.num_params)
+            h = block(h, label, run, block_keys)
+        return run(self.out, jax.nn.relu(run(self.hidden, jax.nn.relu(h))))
 
     def __call__(
         self,
@@ -123,44 +133,17 @@ class PixelCNNNet(nn.Module):
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """The parameters of every sub-pixel given those before it; keys turn dropout on."""
-        return self._run(x, label, lambda layer, h: layer(h), keys)
+        h = self.run(x, lambda layer, h: layer(h), self._one_hot(label), keys)
+        return h.reshape(*h.shape[:-1], self.channels, self.num_params)
 
-    def _spatial(self) -> list[CausalConv]:
-        return [self.first, *(block.causal for block in self.stack)]
+    def parts(self, label: Int[Array, " b"] | None) -> list[Parts]:
+        """The parts of every causal convolution, in the order in which `run` runs them."""
+        one_hot = self._one_hot(label)
+        blocks = [parts for block in self.stack for parts in block.parts(one_hot)]
+        return [self.first.parts(), *blocks, self.hidden.parts(), self.out.parts()]
 
-    def above(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """What the finished rows give the next one: each spatial layer's last kernel//2 input
-        rows [b k//2 w i] to its share of the next row's output [b w o]."""
-        return tuple(layer(x, mode="above") for layer, x in zip(self._spatial(), rows, strict=True))
-
-    def pixel(
-        self,
-        x: Float[Array, "b c"],
-        left: tuple[Array, ...],
-        above: tuple[Array, ...],
-        label: Int[Array, " b"] | None = None,
-    ) -> tuple[Float[Array, "b c p"], tuple[Array, ...]]:
-        """One pixel's parameters, and the input [b i] that it gave each spatial layer.
-
-        `left` holds each spatial layer's inputs at the kernel//2 pixels before [b k//2 i].
-        """
-        inputs: list[Array] = []
-
-        def run(layer: CausalConv, h: Array) -> Array:
-            if layer.kernel == 1:
-                return layer(h[:, None], mode="pixel")
-            i = len(inputs)
-            inputs.append(h)
-            window = jnp.concatenate([left[i], h[:, None]], axis=1)
-            return layer(window, above[i], mode="pixel")
-
-        return self._run(x, label, run, None), tuple(inputs)
-
-    def empty_rows(self, batch: int, width: int) -> tuple[Array, ...]:
-        """The rows above the image, all zero: [b k//2 w i] for each spatial layer."""
-        shapes = [(self.first_kernel // 2, self.channels)]
-        shapes += [(self.kernel // 2, self.features)] * self.blocks
-        return tuple(jnp.zeros((batch, reach, width, i)) for reach, i in shapes)
+    def _one_hot(self, label: Int[Array, " b"] | None) -> Array | None:
+        return None if label is None else jax.nn.one_hot(label, self.num_classes)
 
 
 @dataclass(frozen=True)
@@ -184,8 +167,9 @@ class PixelCNN(Model[NetState], Completes):
     """Dropout rate inside each block."""
     ema: float = 0.995
     """Decay of the parameters' moving average, which evaluation and sampling use."""
-    sampler: Literal["cached", "naive"] = "cached"
-    """cached: the cost of one forward pass an image; naive: the whole net per sub-pixel."""
+    sampler: Literal["cached", "wavefront", "naive"] = "cached"
+    """cached: the cost of one forward pass; wavefront: that in fewer, wider steps, for small
+    batches; naive: the whole net per sub-pixel. The images are the same."""
     optimizer: Optimizer = Optimizer()
     """Of the whole network."""
 
@@ -278,14 +262,16 @@ class PixelCNN(Model[NetState], Completes):
         label = labels_or_all(self.spec, label, num, start)
         keys = example_keys(key, start + jnp.arange(num))
 
-        def draw(params: Array, position: Array) -> Array:
-            at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-            pick = lambda k, p: self.likelihood.sample(k, p, temperature)  # noqa: E731
-            return jax.vmap(pick)(at, params)
+        def noise(positions: Array) -> Array:
+            at = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys, positions)
+            return jax.vmap(jax.vmap(self.likelihood.noise))(at)
 
-        methods = {"cached": sample_pixels_cached, "naive": sample_pixels_naive}
+        def pick(noise: Array, params: Array) -> Array:
+            return self.likelihood.pick(noise, params, temperature)
+
         bound = self.network.bind({"params": state.ema})
-        return methods[self.sampler](bound, self.spec, draw, image, known, label)
+        draw = sampling.Draw(noise, pick)
+        return sampling.METHODS[self.sampler](bound, self.spec, draw, image, known, label)
 
     def facts(self) -> dict[str, str]:
         """How far the prediction of a pixel reaches; see the class for what it misses."""
@@ -304,8 +290,3 @@ class PixelCNN(Model[NetState], Completes):
             "mean NLL per pixel (nats)": nats.mean(0)[None, None],
         }
         return Inspection({}, {"images of the NLL maps below": batch["image"][None, :16]}, maps)
-
-
-def naive(model: PixelCNN) -> PixelCNN:
-    """The same model with the reference sampler, which runs the whole net for every sub-pixel."""
-    return dataclasses.replace(model, sampler="naive")
