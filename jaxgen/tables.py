@@ -94,7 +94,7 @@ def spread(mean: float | None, se: float | None) -> str:
     """A mean with its standard error, to two significant digits of the latter."""
     if mean is None or se is None:
         return "not finite"
-    if se < 1e-9 * abs(mean):  # a constant, but for rounding
+    if se <= 1e-9 * abs(mean):  # a constant, but for rounding; also zero
         return number(mean)
     decimals = max(0, 1 - math.floor(math.log10(se)))
     return f"{mean:.{decimals}f} ± {se:.{decimals}f}"
