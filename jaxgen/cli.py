@@ -1,5 +1,6 @@
 """The command line: the only file that knows the parser."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ import tyro
 
 from jaxgen import commands
 from jaxgen.data import DataConfig, load
-from jaxgen.errors import UserError
+from jaxgen.errors import Stopped, UserError
 from jaxgen.model import ImageSpec, Model
 from jaxgen.registry import MODELS, preset
-from jaxgen.run import Run, TrainConfig
+from jaxgen.run import Run, TrainConfig, members_of
 
 COMMANDS: dict[str, type[commands.Command]] = {
     "sample": commands.Sample,
@@ -41,8 +42,6 @@ Each takes --help; `jaxgen train --model=NAME --help` shows the flags of that mo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exit codes: 0 done, 1 stopped, 2 a user's mistake, 128+n signal n."""
-    from jaxgen.trainer import Stopped
-
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         _dispatch(argv)
@@ -90,18 +89,22 @@ def _parse(kind: Any, argv: Sequence[str], prog: str, description: str | None = 
 
 
 def _train(argv: list[str]) -> None:
-    from jaxgen import results, rundir, saved, trainer
+    from jaxgen import results, rundir, saved, seeds, trainer
 
     run, directory, dataset = _parse_run(argv, "train.py")
     trainer.check(run, dataset)
-    with rundir.lock(directory):
-        ignore = ("environment", "data.data_dir", "data.cache_dir", "train.devices")
-        rundir.claim(directory, saved.record_of(run, dataset), ignore)
-        features, score = None, None
+    ignore = ("environment", "data.data_dir", "data.cache_dir", "train.devices")
+    members = members_of(run, directory)
+    with contextlib.ExitStack() as locks:
+        # The parent of several comes first: what it refuses leaves its members untouched.
+        for each, where in dict.fromkeys([(run, directory), *members]):
+            locks.enter_context(rundir.lock(where))
+            rundir.claim(where, saved.record_of(each, dataset), ignore)
+        score = None
         if run.model.monitor == "frechet":
-            features, score = results.make_score(run, dataset, directory)
+            score = results.make_score(run, dataset, members[0][1])[1]
         trainer.Trainer(run, dataset, directory, score).train()
-        results.finish(run, dataset, directory, print)
+        seeds.finish(run, dataset, directory, print)
 
 
 def _parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Any]:

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake in what the user asked for."""
+"""The exceptions that the command line turns into a message and an exit code."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,11 @@ class UserError(ValueError):
     The command line prints the message alone and exits with code 2. Library callers can
     catch it as a `ValueError`.
     """
+
+
+class Stopped(Exception):
+    """A run ended before its last step; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

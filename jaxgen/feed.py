@@ -20,14 +20,25 @@ STEPS = PartitionSpec(None, AXIS)
 
 
 class Feed:
-    """The train split as `chunk`s of up to `capacity` steps; a function of (seed, step) alone."""
+    """The train split as `chunk`s of up to `capacity` steps; a function of (seed, step) alone.
+
+    With several seeds, what differs between them has a leading axis for them.
+    """
 
     def __init__(
-        self, dataset: Dataset, seed: int, examples: int, mesh: Mesh, capacity: int
+        self,
+        dataset: Dataset,
+        seed: int,
+        examples: int,
+        mesh: Mesh,
+        capacity: int,
+        seeds: int = 1,
     ) -> None:
-        """`examples` is the number that one step consumes over all devices."""
+        """`examples` is the number that one step of a seed consumes over all devices; the seeds
+        are seed, seed + 1, ..."""
         self._dataset, self._seed, self._examples = dataset, seed, examples
-        self._mesh, self.capacity = mesh, capacity
+        self._mesh, self.capacity, self.seeds = mesh, capacity, seeds
+        self._own = STEPS if seeds == 1 else PartitionSpec(None, *STEPS)
         self._split = dataset.splits["train"]
         self._labelled = dataset.spec.num_classes > 0
         indices(seed, 0, examples, len(self._split.images))
@@ -45,22 +56,33 @@ class Feed:
     def specs(self) -> dict[str, Any]:
         """How each array of a chunk is split over the mesh."""
         names = ("image", "label") if self._labelled else ("image",)
-        where = WHOLE if self.resident else STEPS
-        return {"id": STEPS, "epoch": STEPS, "index": STEPS, **dict.fromkeys(names, where)}
+        where = WHOLE if self.resident else self._own
+        own = {"id": self._own, "epoch": self._own}
+        return {**own, "index": STEPS, **dict.fromkeys(names, where)}
+
+    @property
+    def axes(self) -> dict[str, int | None]:
+        """Where the axis of several seeds is in each array of a chunk; None: they share it."""
+        shared = {"index"} | (set(self._store) if self.resident else set())
+        return {name: None if name in shared else 0 for name in self.specs}
 
     def chunk(self, first: int, count: int) -> dict[str, Array]:
         """What steps first..first+count-1 see, padded to `capacity` steps."""
         shape = (self.capacity, self._examples)
-        ids, epochs = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        for i in range(count):
-            ids[i], epochs[i] = indices(
-                self._seed, first + i, self._examples, len(self._split.images)
-            )
+        ids, epochs = np.zeros((2, self.seeds, *shape), np.int32)
+        for s in range(self.seeds):
+            for i in range(count):
+                ids[s, i], epochs[s, i] = indices(
+                    self._seed + s, first + i, self._examples, len(self._split.images)
+                )
+        if self.seeds == 1:
+            ids, epochs = ids[0], epochs[0]
         index = np.broadcast_to(np.arange(self._examples, dtype=np.int32), shape)
-        chunk = put(self._mesh, STEPS, {"id": ids, "epoch": epochs, "index": np.array(index)})
+        chunk = put(self._mesh, self._own, {"id": ids, "epoch": epochs})
+        chunk |= put(self._mesh, STEPS, {"index": np.array(index)})
         if self.resident:
             return chunk | self._store
-        return chunk | put(self._mesh, STEPS, self._gather(ids))
+        return chunk | put(self._mesh, self._own, self._gather(ids))
 
     def batch(self, chunk: dict[str, Array], i: Array) -> Batch:
         """Step i of a chunk, inside the compiled program: this device's share of the batch."""

@@ -48,12 +48,17 @@ class Log:
         images_per_step: int = 0,
         tensorboard: bool = True,
         stream: TextIO | None = None,
+        beside: "Log | None" = None,
     ) -> None:
-        """`total` is the run's last step; `stream` takes progress and messages (stderr)."""
+        """`total` is the run's last step; `stream` takes progress and messages (stderr), unless
+        the run trains `beside` another one, whose log then shows them."""
         self._run = Path(run)
         stream = sys.stderr if stream is None else stream
         kind = _Bar if stream.isatty() else _Lines
-        self._progress = kind(stream, total, start, images_per_step)
+        self._beside = beside
+        self._progress: _Bar | _Lines = (
+            beside._progress if beside else kind(stream, total, start, images_per_step)
+        )
         self._warned: set[str] = set()
         self._torn = False
         self._file = self._events = None
@@ -100,7 +105,8 @@ class Log:
     def close(self) -> None:
         """Ends the bar and closes the files; may be called twice."""
         with contextlib.suppress(OSError):
-            self._progress.close()
+            if self._beside is None:
+                self._progress.close()
         if self._file is not None:
             self._file.close()
         if self._events is not None:

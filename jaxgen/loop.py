@@ -1,4 +1,5 @@
-"""Many train steps in one compiled program, and the guard against steps that are not finite."""
+"""Many train steps, of one seed or several, in one compiled program; and the guard against
+steps that are not finite."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +7,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Key, PyTree
 
 from jaxgen.feed import Feed
 from jaxgen.model import Model
-from jaxgen.parallel import AXIS, WHOLE, data_parallel
+from jaxgen.parallel import AXIS, WHOLE, data_parallel, on_every_device
 
 
 @flax.struct.dataclass
@@ -33,6 +35,24 @@ def start(state: Any) -> Progress:
     return Progress(state, *(jnp.zeros((), jnp.int32) for _ in range(3)))
 
 
+def stack(mesh: Mesh, members: list[Progress]) -> Progress:
+    """The progress of several seeds as one, with a leading axis for them; of one, as it is."""
+    return on_every_device(mesh, _stack, members) if len(members) > 1 else members[0]
+
+
+def member(mesh: Mesh, progress: Progress, i: int) -> Progress:
+    """The progress of seed i of several that `stack` joined."""
+    return on_every_device(mesh, _member, progress, np.int32(i)) if progress.step.ndim else progress
+
+
+def _stack(members: list[Progress]) -> Progress:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
+def _member(progress: Progress, i: Array) -> Progress:
+    return jax.tree.map(lambda leaf: leaf[i], progress)
+
+
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every float in the tree is finite."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
@@ -45,6 +65,9 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
     It takes `count` <= feed.capacity steps in one program; metrics come back stacked, [capacity],
     with `applied`. Step t's key is fold_in(key, t). A step whose metrics or new state are not
     finite leaves parameters, optimizer and statistics as they were. Donates `progress`.
+
+    With several seeds in the feed, progress and key have a leading axis for them, and metrics
+    are [capacity, seeds]: each seed has its own step, and its own guard.
     """
 
     def one(progress: Progress, key: Key[Array, ""], chunk: Any, i: Array) -> Any:
@@ -58,13 +81,15 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
         progress = Progress(state, progress.step + 1, progress.skipped + bad, in_a_row)
         return progress, {**metrics, "applied": ok}
 
+    each = one if feed.seeds == 1 else jax.vmap(one, in_axes=(0, 0, feed.axes, None))
+
     def steps(progress: Progress, key: Key[Array, ""], chunk: Any, count: Array) -> Any:
-        shapes = jax.eval_shape(one, progress, key, chunk, count)[1]
+        shapes = jax.eval_shape(each, progress, key, chunk, count)[1]
         buffers = jax.tree.map(lambda s: jnp.zeros((feed.capacity, *s.shape), s.dtype), shapes)
 
         def body(i: Array, carry: Any) -> Any:
             progress, buffers = carry
-            progress, metrics = one(progress, key, chunk, i)
+            progress, metrics = each(progress, key, chunk, i)
             return progress, jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
 
         # A bound that is not static: a shorter last chunk runs the same program.

@@ -21,11 +21,12 @@ from jaxgen.describe import parameters
 from jaxgen.features import Features, fit_features
 from jaxgen.feed import full_batch
 from jaxgen.losses import bits_per_dim
+from jaxgen.members import keys_of
 from jaxgen.model import Inspection, Model
 from jaxgen.parallel import WHOLE, make_mesh, put
 from jaxgen.run import Run
 from jaxgen.rundir import write_atomic
-from jaxgen.trainer import Score, keys_of
+from jaxgen.trainer import Score
 
 INSPECTED = 500
 """Images of the validation split that a model is inspected on."""
@@ -191,9 +192,20 @@ def _inspect(model: Model) -> Callable[..., Inspection]:
 def finish(
     run: Run, dataset: Dataset, directory: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
+    """Measures a run, as `measure` does, and says what came out."""
+    results, page = measure(run, dataset, directory, say)
+    say(table(results))
+    say(f"report: {page}")
+    return results
+
+
+def measure(
+    run: Run, dataset: Dataset, directory: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Path]:
     """Measures the best checkpoint on the test split; writes results.json and the report.
 
-    It needs the run's directory and the data set alone, and may be called again.
+    Returns the results and the report's path. It needs the run's directory and the data set
+    alone, and may be called again.
     """
     from jaxgen.report import write_report
 
@@ -208,9 +220,7 @@ def finish(
     samples = evaluate.draw(run.model, mesh, keys.sample, state, SHOWN)
     real = np.asarray(dataset.materialize(results["split"]).images[:SHOWN])
     page = write_report(directory, run, results, samples, real, inspect(run, dataset, state))
-    say(table(results))
-    say(f"report: {page}")
-    return results
+    return results, page
 
 
 def table(results: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jaxgen.data import DataConfig
@@ -21,6 +22,8 @@ class TrainConfig:
     """Examples per step, over all devices (per discriminator step, for a GAN)."""
     seed: int = 0
     """Names the initial parameters, the batches, all noise and all samples."""
+    seeds: int = 1
+    """Models to train at once, of the seeds --seed, --seed + 1, ...; each is a run of its own."""
     log_every: int = 50
     """Steps between rows of metrics."""
     eval_every: int = 250
@@ -33,13 +36,18 @@ class TrainConfig:
     """Devices to train on; 0 = as many as divide the batch size."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "eval_every", "max_skipped"):
+        for name in ("steps", "batch_size", "seeds", "log_every", "eval_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.samples < 10:
             raise UserError(f"--samples must be at least 10; got {self.samples}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed must lie in 0..2^31-1; got {self.seed}")
+        if self.seed + self.seeds > 2**31:
+            raise UserError(
+                f"--seeds={self.seeds}: the last seed would be {self.seed + self.seeds - 1}, and "
+                "seeds lie in 0..2^31-1"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,24 @@ class Run:
     model: Model
     data: DataConfig
     train: TrainConfig
+
+
+def members_of(run: Run, directory: str | Path) -> list[tuple[Run, Path]]:
+    """The runs of one seed that a run is made of, each with its directory.
+
+    A run of one seed is its own only member; seed s of several lies in directory/seed_s, as
+    the lone run of that seed would.
+    """
+    first, directory = run.train.seed, Path(directory)
+    if run.train.seeds == 1:
+        return [(run, directory)]
+    return [
+        (
+            dataclasses.replace(run, train=dataclasses.replace(run.train, seed=seed, seeds=1)),
+            directory / f"seed_{seed}",
+        )
+        for seed in range(first, first + run.train.seeds)
+    ]
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jaxgen.data import DataConfig
 from jaxgen.errors import UserError
 from jaxgen.model import Model
 from jaxgen.registry import preset
-from jaxgen.run import Run, TrainConfig, from_dict, to_dict
+from jaxgen.run import Run, TrainConfig, from_dict, members_of, to_dict
 from jaxgen.rundir import environment, read_run
 
 
@@ -75,6 +75,12 @@ def load_run(
     """
     record = read_run(directory)
     run = run_of(record)
+    if run.train.seeds > 1:
+        (_, first), *_, (_, last) = members_of(run, directory)
+        raise UserError(
+            f"--run={directory} holds a run for each of {run.train.seeds} seeds; "
+            f"give one of them, --run={first} to {last}"
+        )
     fresh = jax.eval_shape(lambda: loop.start(run.model.init(jax.random.key(0))))
     step = None if checkpoint == "latest" else checkpoint
     with Checkpoints(Path(directory) / "checkpoints", say=_warn, read_only=True) as checkpoints:

@@ -82,19 +82,42 @@ def text(results: dict[str, Any]) -> str:
         f"{results['protocol']}\n{results['model']}, {results['parameters']:,} parameters, "
         f"checkpoint of step {results['step']}"
     ]
-    for table in tables(results):
-        rows = [table.columns, *table.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        blocks.append("\n  ".join([table.title, *lines]) + (f"\n  {table.note}" * bool(table.note)))
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, *map(_plain, tables(results))])
+
+
+def seeds_text(summary: dict[str, Any]) -> str:
+    """What `seeds.summarize` returned, in plain text."""
+    sections = ("likelihood", "metrics", "scores", "inspection")
+    units = {"nats": METRICS["nll"], "bits_per_dim": "negative log-likelihood (bits per dimension)"}
+    rows: list[tuple[str, ...]] = [
+        (
+            (METRICS | units).get(name, name),
+            spread(x["mean"], x["std"]),
+            ", ".join(map(number, x["values"])),
+        )
+        for section in sections
+        for name, x in summary[section].items()
+    ]
+    seeds = ", ".join(map(str, summary["seeds"]))
+    title = f"{summary['model']} of seeds {seeds}, {summary['split']} split"
+    columns = ("metric", "mean", "each seed")
+    note = "± one standard deviation over the seeds."
+    return f"{summary['protocol']}\n\n{_plain(Table(title, columns, rows, note))}"
+
+
+def _plain(table: Table) -> str:
+    """A table in plain text."""
+    rows = [table.columns, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n  ".join([table.title, *lines]) + (f"\n  {table.note}" * bool(table.note))
 
 
 def spread(mean: float | None, se: float | None) -> str:
     """A mean with its standard error, to two significant digits of the latter."""
     if mean is None or se is None:
         return "not finite"
-    if se < 1e-9 * abs(mean):  # a constant, but for rounding
+    if se <= 1e-9 * abs(mean):  # a constant, but for rounding; also zero
         return number(mean)
     decimals = max(0, 1 - math.floor(math.log10(se)))
     return f"{mean:.{decimals}f} ± {se:.{decimals}f}"

@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import evaluate, loop
-from jaxgen.checkpoint import Checkpoints, NoCheckpoint
+from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import Dataset
-from jaxgen.errors import UserError
+from jaxgen.errors import Stopped, UserError
 from jaxgen.feed import Feed
 from jaxgen.log import Log
+from jaxgen.members import Member, Meter, keys_of, means, restore
 from jaxgen.parallel import check_batch_size, make_mesh, on_every_device
 from jaxgen.pictures import grid, save_png
-from jaxgen.run import Run
+from jaxgen.run import Run, members_of
 
 Score = Callable[[np.ndarray], dict[str, float]]
 """Metrics of samples, uint8 [n h w c]: for models that have no likelihood to validate by."""
 
 SECONDS_PER_DISPATCH = 1.0
 """About how long one compiled call may run: signals and progress wait for it."""
-
-
-class Stopped(Exception):
-    """The run ended before its last step; `code` is the exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The run's independent streams of randomness."""
-
-    init: jax.Array
-    train: jax.Array
-    evaluate: jax.Array
-    sample: jax.Array
-
-
-def keys_of(seed: int) -> Keys:
-    return Keys(*jax.random.split(jax.random.key(seed), 4))
 
 
 def check(run: Run, dataset: Dataset) -> None:
@@ -69,45 +47,73 @@ def check(run: Run, dataset: Dataset) -> None:
 
 
 class Trainer:
-    """One run, from its first step or its last checkpoint to its last step."""
+    """One run, of one seed or several, from its first step or last checkpoint to its last step."""
 
     def __init__(self, run: Run, dataset: Dataset, directory: Path, score: Score | None) -> None:
         self.run, self.dataset, self.directory = run, dataset, Path(directory)
         self.mesh = make_mesh(run.train.devices, run.train.batch_size)
-        self.keys = keys_of(run.train.seed)
+        self._members = members_of(run, directory)
+        # One function for all members, so that it is compiled once.
+        self._init = lambda key: loop.start(run.model.init(key))
         self._score = score
         self._total = run.train.steps
 
-    def fresh(self) -> loop.Progress:
-        """The state before the first step, on every device."""
-        init = lambda key: loop.start(self.run.model.init(key))  # noqa: E731
-        return on_every_device(self.mesh, init, self.keys.init)
+    def fresh(self, member: int = 0) -> loop.Progress:
+        """The state of a member before its first step, on every device."""
+        key = keys_of(self.run.train.seed + member).init
+        return on_every_device(self.mesh, self._init, key)
 
     def train(self) -> None:
         """Trains to the last step; raises Stopped if a signal or divergence ends it before."""
-        with Checkpoints(self.directory / "checkpoints", say=_warn) as checkpoints:
-            progress, first = self.fresh(), 0
-            with contextlib.suppress(NoCheckpoint):
-                progress, first = checkpoints.restore(progress)
-            examples = self.run.train.batch_size * self.run.model.minibatches
-            with Log(self.directory, self._total, start=first, images_per_step=examples) as log:
-                unused = jax.device_count() - self.mesh.size
-                if unused and not self.run.train.devices:
-                    size = self.run.train.batch_size
-                    log.say(f"--batch_size {size} does not divide over {unused} more devices")
-                if first:
-                    log.say(f"resuming {self.directory} at step {first} of {self._total}")
+        with contextlib.ExitStack() as stack:
+            checkpoints = [
+                stack.enter_context(Checkpoints(where / "checkpoints", say=self._warn(where)))
+                for _, where in self._members
+            ]
+            progress, first = self._begin(checkpoints)
+            with contextlib.ExitStack() as logs:
+                members = self._open(checkpoints, first, logs)
+                self._announce(members[0].log, first)
                 if first < self._total:
-                    self._loop(progress, first, checkpoints, log)
-            if not checkpoints.wait():
+                    self._loop(progress, first, members)
+            if not all([c.wait() for c in checkpoints]):
                 raise Stopped("the last checkpoint could not be saved; the earlier ones are", 1)
 
-    def _loop(self, progress: loop.Progress, step: int, checkpoints: Checkpoints, log: Log) -> None:
+    def _begin(self, checkpoints: list[Checkpoints]) -> tuple[loop.Progress, int]:
+        """Where training goes on, of all members together, and at what step."""
+        fresh = [self.fresh(i) for i in range(len(checkpoints))]
+        progress, first = restore(checkpoints, fresh)
+        return loop.stack(self.mesh, progress), first
+
+    def _open(
+        self, checkpoints: list[Checkpoints], first: int, stack: contextlib.ExitStack
+    ) -> list[Member]:
+        """The members, with their logs; the first one's shows the progress of all."""
+        opened: list[Member] = []
+        examples = self.run.train.batch_size * self.run.model.minibatches * len(checkpoints)
+        for (run, where), saved in zip(self._members, checkpoints, strict=True):
+            beside = opened[0].log if opened else None
+            log = Log(where, self._total, start=first, images_per_step=examples, beside=beside)
+            keys = keys_of(run.train.seed)
+            opened.append(Member(run, where, keys, saved, stack.enter_context(log)))
+        return opened
+
+    def _announce(self, log: Log, first: int) -> None:
+        unused = jax.device_count() - self.mesh.size
+        if unused and not self.run.train.devices:
+            size = self.run.train.batch_size
+            log.say(f"--batch_size {size} does not divide over {unused} more devices")
+        if first:
+            log.say(f"resuming {self.directory} at step {first} of {self._total}")
+
+    def _loop(self, progress: loop.Progress, step: int, members: list[Member]) -> None:
         config = self.run.train
         examples = config.batch_size * self.run.model.minibatches
-        feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every)
+        feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every, config.seeds)
         steps = loop.compile_steps(self.run.model, feed, self.mesh)
-        pace, meter = Pace(config.log_every), Meter(log, config.max_skipped, self.directory)
+        keys = [member.keys.train for member in members]
+        key = jnp.stack(keys) if len(keys) > 1 else keys[0]
+        pace, meter = Pace(config.log_every), Meter(members, config.max_skipped)
         with _signals() as received:
             while step < self._total and not received:
                 edge = min(
@@ -115,7 +121,7 @@ class Trainer:
                 )
                 count = min(edge - step, pace.steps)
                 chunk = feed.chunk(step, count)
-                progress, metrics = steps(progress, self.keys.train, chunk, np.int32(count))
+                progress, metrics = steps(progress, key, chunk, np.int32(count))
                 # The device works on these steps while the host reads the ones before.
                 meter.read()
                 meter.add(step, count, metrics, progress.in_a_row)
@@ -126,12 +132,15 @@ class Trainer:
                     meter.row(step)
                 if step % config.eval_every == 0 or step == self._total:
                     meter.read()
-                    self._look(progress, step, checkpoints, log)
+                    found = [
+                        self._look(member, loop.member(self.mesh, progress, i), step)
+                        for i, member in enumerate(members)
+                    ]
+                    members[0].log.say(f"step {step}: validation {means(found)}")
                     pace.restart()
             meter.read()
             if received and step < self._total:
-                checkpoints.save(step, progress)
-                checkpoints.wait()
+                self._save(progress, step, members)
                 name = signal.Signals(received[0]).name
                 raise Stopped(
                     f"{name}: stopped and saved at step {step} of {self._total}; "
@@ -139,29 +148,36 @@ class Trainer:
                     128 + received[0],
                 )
 
-    def _look(self, progress: loop.Progress, step: int, checkpoints: Checkpoints, log: Log) -> None:
-        """Validates, draws a picture of samples, and saves."""
-        model, state = self.run.model, progress.state
+    def _save(self, progress: loop.Progress, step: int, members: list[Member]) -> None:
+        for i, member in enumerate(members):
+            member.checkpoints.save(step, loop.member(self.mesh, progress, i))
+        for member in members:
+            member.checkpoints.wait()
+
+    def _look(self, member: Member, progress: loop.Progress, step: int) -> dict[str, float]:
+        """Validates a member, draws a picture of its samples, and saves; returns the metrics."""
+        model, state, keys = self.run.model, progress.state, member.keys
         split = self.dataset.splits["validation"]
         size = self.run.train.batch_size
-        values = evaluate.per_example(model, self.mesh, self.keys.evaluate, state, split, size)
+        values = evaluate.per_example(model, self.mesh, keys.evaluate, state, split, size)
         metrics = {name: float(value.mean()) for name, value in values.items()}
-        shown = evaluate.draw(model, self.mesh, self.keys.sample, state, 100)
+        shown = evaluate.draw(model, self.mesh, keys.sample, state, 100)
         if self._score is not None:
             num = self.run.train.samples
-            drawn = evaluate.draw(model, self.mesh, self.keys.sample, state, num)
+            drawn = evaluate.draw(model, self.mesh, keys.sample, state, num)
             metrics |= self._score(drawn)
         picture = grid(shown, model.spec.levels, columns=10)
-        (self.directory / "samples").mkdir(exist_ok=True)
-        save_png(self.directory / "samples" / f"step_{step:07d}.png", picture)
-        log.image(step, "samples", picture)
-        log.write(step, "validation", metrics)
-        log.say(f"step {step}: validation " + ", ".join(f"{n} {v:.4g}" for n, v in metrics.items()))
-        checkpoints.save(step, progress, monitor=metrics[model.monitor])
+        (member.directory / "samples").mkdir(exist_ok=True)
+        save_png(member.directory / "samples" / f"step_{step:07d}.png", picture)
+        member.log.image(step, "samples", picture)
+        member.log.write(step, "validation", metrics)
+        member.checkpoints.save(step, progress, monitor=metrics[model.monitor])
+        return metrics
 
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
+    def _warn(self, where: Path) -> Callable[[str], None]:
+        """Prints warnings; with several seeds, under the name of the one they are about."""
+        whose = f"{where.name}: " if self.run.train.seeds > 1 else ""
+        return lambda text: print(f"{whose}{text}", file=sys.stderr)
 
 
 class Pace:
@@ -183,62 +199,6 @@ class Pace:
     def restart(self) -> None:
         """Forgets the clock: something other than training took the time."""
         self._since = None
-
-
-class Meter:
-    """Per-step metrics of a log interval, fetched one dispatch late; watches for divergence."""
-
-    def __init__(self, log: Log, max_skipped: int, directory: Path) -> None:
-        self._log, self._max_skipped, self._directory = log, max_skipped, directory
-        self._pending: tuple[int, int, Any, Any] | None = None
-        self._steps: list[dict[str, np.ndarray]] = []
-        self._skipped = 0
-
-    def add(self, step: int, count: int, metrics: dict[str, jax.Array], in_a_row: Any) -> None:
-        # A copy, since `in_a_row` is donated to the next dispatch.
-        self._pending = (step, count, metrics, jnp.copy(in_a_row))
-
-    def read(self) -> None:
-        """Waits for the pending steps, keeps their metrics, and raises Stopped on divergence."""
-        if self._pending is None:
-            return
-        step, count, stacked, in_a_row = self._pending
-        self._pending = None
-        values = {name: np.asarray(v)[:count] for name, v in jax.device_get(stacked).items()}
-        applied = values.pop("applied")
-        self._skipped += int(count - applied.sum())
-        self._steps.append({name: v[applied] for name, v in values.items()})
-        means = {name: v[applied].mean() for name, v in values.items() if applied.any()}
-        self._log.progress(step + count, means)
-        if int(in_a_row) >= self._max_skipped or _longest(~applied) >= self._max_skipped:
-            raise Stopped(self._diverged(step, values, applied), 1)
-
-    def row(self, step: int) -> None:
-        """Writes the interval's means over its applied steps."""
-        names = self._steps[0]
-        joined = {name: np.concatenate([s[name] for s in self._steps]) for name in names}
-        means = {name: v.mean() if v.size else float("nan") for name, v in joined.items()}
-        self._log.write(step, "train", {**means, "skipped": self._skipped})
-        self._steps, self._skipped = [], 0
-
-    def _diverged(self, step: int, values: dict[str, np.ndarray], applied: np.ndarray) -> str:
-        worst = int(np.argmin(applied))
-        bad = [name for name, v in values.items() if not np.isfinite(v[worst])]
-        what = ", ".join(bad) or "the update of the parameters (its metrics were finite)"
-        return (
-            f"stopped: {self._max_skipped} steps in a row were not finite and were not applied; "
-            f"at step {step + worst + 1} it was {what}. The last good checkpoint is kept in "
-            f"{self._directory}; train a new --run with a lower learning rate"
-        )
-
-
-def _longest(bad: np.ndarray) -> int:
-    """The longest run of True."""
-    longest = run = 0
-    for b in bad:
-        run = run + 1 if b else 0
-        longest = max(longest, run)
-    return longest
 
 
 def _next(step: int, every: int) -> int:

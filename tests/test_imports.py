@@ -83,7 +83,10 @@ def test_what_models_import_imports_no_more_than_its_like(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["trainer", "loop", "feed", "evaluate", "results", "report", "parallel", "checkpoint", "log"],
+    [
+        *("trainer", "members", "loop", "feed", "evaluate", "results", "seeds", "report"),
+        *("parallel", "checkpoint", "log"),
+    ],
 )
 def test_the_trainer_and_its_parts_know_no_model(name):
     """Nor do they through what they import."""

@@ -258,6 +258,7 @@ def test_table_names_units_and_protocol(vae):
         (1234.5, 67.8, "1234 ± 68"),
         (181.3257, 1e-15, "181.3"),
         (-3.0, 0.0, "-3"),
+        (0.0, 0.0, "0"),
         (None, None, "not finite"),
     ],
 )

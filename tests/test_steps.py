@@ -15,7 +15,7 @@ from jaxgen import feed as feed_module
 from jaxgen.data.build import Split
 from jaxgen.data.dataset import Dataset
 from jaxgen.feed import Feed
-from jaxgen.loop import compile_steps, start
+from jaxgen.loop import compile_steps, member, stack, start
 from jaxgen.model import ImageSpec, Model
 from jaxgen.net import Optimizer
 from jaxgen.parallel import AXIS, SPLIT, WHOLE, data_parallel, make_mesh, on_every_device
@@ -23,6 +23,7 @@ from jaxgen.registry import MODELS
 
 SPEC = ImageSpec(4, 4, 1, 5, 3)
 BATCH, STEPS = 8, 3
+SEEDS = (5, 6, 7)
 
 
 def _small(model):
@@ -165,6 +166,27 @@ def test_streamed_batches_equal_resident_ones(random_state, monkeypatch):
     monkeypatch.setattr(feed_module, "RESIDENT_BYTES", 0)
     streamed, streamed_metrics, _ = _run(SMALL["vae"], state, 2)
     _close((streamed, streamed_metrics), (resident, metrics), atol=1e-6)
+
+
+def test_seeds_trained_together_are_each_alone(model, random_state):
+    """Over two devices: the step is vmapped inside, with the batches and keys of each seed."""
+    mesh, data, num = make_mesh(2), _dataset(), BATCH * model.minibatches
+    feeds = [Feed(data, seed, num, mesh, STEPS) for seed in SEEDS]
+    states = [random_state(model, seed) for seed in SEEDS]
+    keys = jax.random.split(jax.random.key(7), len(SEEDS))
+
+    together = Feed(data, SEEDS[0], num, mesh, STEPS, len(SEEDS))
+    progress = stack(mesh, [on_every_device(mesh, start, state) for state in states])
+    run = compile_steps(model, together, mesh)
+    joined, metrics = run(progress, keys, together.chunk(1, STEPS), jnp.int32(STEPS))
+    _replicas_agree((joined, metrics))
+
+    alone = compile_steps(model, feeds[0], mesh)
+    for i, (feed, state) in enumerate(zip(feeds, states, strict=True)):
+        progress = on_every_device(mesh, start, state)
+        expected = alone(progress, keys[i], feed.chunk(1, STEPS), jnp.int32(STEPS))
+        mine = jax.tree.map(lambda m, i=i: m[:, i], metrics)
+        _close((member(mesh, joined, i), mine), expected)
 
 
 @flax.struct.dataclass
