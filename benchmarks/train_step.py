@@ -142,9 +142,9 @@ def targets_of(
     rows = [common.target(task, rate, limit, ours["share_of_matmul"])]
     shown = f"{common.span(ours['step_s'], 1e3)} ms"
     for kind, need in case.peers.items():
-        if jax.default_backend() != "cpu":
-            need = ">= 1.0"
         what = {"masked": ", masked kernels", "cropped": ", cropped kernels"}.get(kind, "")
+        if jax.default_backend() != "cpu":
+            need, what = ">= 1.0", f"{what}, bfloat16"
         variants = {side: t for side, t in times.items() if side.startswith(f"{kind}:")}
         if not variants:
             rows.append(common.target(task, shown, why, None, need))
