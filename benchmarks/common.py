@@ -75,10 +75,7 @@ def _cpu() -> str:
 def named(found: Mapping[str, Any]) -> str:
     """One line on a `machine()`."""
     device = found["cpu"] if found["backend"] == "cpu" else found["device"]
-    versions = [f"JAX {found['packages']['jax']}"]
-    if "torch" in found:
-        versions.append(f"PyTorch {found['torch']}")
-    return f"{device}, {found['cpu_count']} cores; {', '.join(versions)}"
+    return f"{device}, {found['cpu_count']} cores, JAX {found['packages']['jax']}"
 
 
 def matmul(quick: bool) -> tuple[Run, float]:

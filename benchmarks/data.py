@@ -194,15 +194,13 @@ def targets_of(rows: list[dict], remembered: list[dict]) -> list[dict]:
     for mode in dict.fromkeys(r["mode"] for r in remembered):
         some = [r for r in remembered if r["mode"] == mode]
         few, many = some[0], some[-1]
-        # Resident data is what lies on the device on purpose; the rest must not grow.
-        left = [r["peak"] - r["data_on_device"] for r in (few, many)]
-        exact = dict.fromkeys(("median", "min", "max"), left[1] / left[0])
-        task = f"memory, {mode}, {many['images']:,} images" + ", the data aside" * (
-            mode == "resident"
-        )
-        shown = [f"{b / 1e6:.0f} MB" for b in left]
-        peer = f"the same with {few['images']:,}, {shown[0]}"
-        targets.append(common.target(task, shown[1], peer, exact, "<= 1.1"))
+        # Resident data may take its own size, no more (less, where the device maps the file).
+        allowed = few["peak"] + many["data_on_device"] - few["data_on_device"]
+        exact = dict.fromkeys(("median", "min", "max"), many["peak"] / allowed)
+        task = f"memory, {mode}, {many['images']:,} images"
+        peer = f"the same with {few['images']:,}" + " and the data" * (mode == "resident")
+        ours, theirs = (f"{b / 1e6:.0f} MB" for b in (many["peak"], allowed))
+        targets.append(common.target(task, ours, f"{peer}, {theirs}", exact, "<= 1.1"))
     return targets
 
 

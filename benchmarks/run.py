@@ -43,6 +43,8 @@ def markdown(results: dict[str, Any]) -> str:
         machine + (f" ({', '.join(names)})" if len(machines) > 1 else "")
         for machine, names in machines.items()
     )
+    versions = {r["machine"]["torch"] for r in results.values() if "torch" in r["machine"]}
+    where += "".join(f"; PyTorch {version}" for version in sorted(versions))
     return "\n".join([*lines, "", f"Measured on {where}."])
 
 
