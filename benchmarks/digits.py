@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-import jaxgen
-from jaxgen.rundir import environment
+import common
+from common import RESULTS, ROOT
 
-ROOT = Path(__file__).parents[1]
+import jaxgen
 
 
 def train(model: str, seed: int, directory: Path) -> dict:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(jaxgen.MODELS), choices=jaxgen.MODELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "digits")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "digits.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "digits.json")
     asked = parser.parse_args()
     rows = [
         train(model, seed, asked.runs / f"{model}-{seed}")
@@ -55,9 +55,7 @@ def main() -> None:
         for seed in asked.seeds
     ]
     print("\n".join(line(row) for row in rows))
-    machine = {k: v for k, v in environment().items() if k not in ("command", "commit")}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({"machine": machine, "runs": rows}, indent=2) + "\n")
+    common.write(asked.out, {"machine": common.machine(), "runs": rows})
 
 
 if __name__ == "__main__":

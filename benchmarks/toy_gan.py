@@ -9,16 +9,16 @@ standard deviations.
 """
 
 import argparse
-import json
 from pathlib import Path
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import RESULTS
 
 from jaxgen import GAN, GANState, Generator, ImageSpec, Optimizer
 
-RESULTS = Path(__file__).parent / "results"
 MODES, RADIUS, SIGMA = 8, 2.0, 0.1
 
 
@@ -80,9 +80,8 @@ def main() -> None:
         print(f"seed {seed}: {rows[-1]['modes']} of {MODES} modes, {share:.0%} within 3 sigma")
     every = sum(row["modes"] == MODES for row in rows)
     print(f"all modes in {every} of {asked.seeds} seeds ({asked.loss}, R1 {asked.r1})")
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
     settings = {k: v for k, v in vars(asked).items() if k != "out"}
-    asked.out.write_text(json.dumps({"settings": settings, "seeds": rows}, indent=2) + "\n")
+    common.write(asked.out, {"settings": settings, "seeds": rows})
 
 
 if __name__ == "__main__":

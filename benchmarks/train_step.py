@@ -1,114 +1,206 @@
-"""Images per second and compile time of a train step, for every registered model.
+"""Train steps against PyTorch's on the same networks, and against the matrix-product rate.
 
-    python benchmarks/train_step.py [--models pixelcnn vae gan] [--steps 50] [--repeats 5]
+    python benchmarks/train_step.py [--cases "pixelcnn 3x3" …] [--rounds 5] [--quick]
 
-Measured the way the trainer runs it: many steps in one compiled program, on data that lies on
-the device. Times are medians over the repeats, with the smallest and the largest; the limit is
-the machine's own measured rate of matrix products.
+Both sides train from images that lie on the device, with Adam and a moving average of the
+parameters. Ours runs as the trainer runs it; PyTorch's is the best of eager, eager channels-last
+and torch.compile (`peers.py`), float32 on a CPU and bfloat16 on an accelerator. Every round times
+every side. Without PyTorch (`pip install '.[bench]'`) the limit alone is shown. The presets of
+the registry, on images of their own data's shape, have no peer.
 """
 
-import argparse
-import json
-import statistics
-import time
-from pathlib import Path
+import os
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
 
+# PyTorch's threads would otherwise spin for a while after each of its blocks, on our cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# On a GPU both libraries share the memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import common
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 import jaxgen
-from jaxgen import loop
-from jaxgen.feed import Feed
-from jaxgen.parallel import on_every_device
-from jaxgen.rundir import environment
+from jaxgen.describe import parameters
+from jaxgen.layers import causal_mask
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def matmul_rate(size: int = 1024, repeats: int = 5) -> float:
-    """FLOP/s of a float32 matrix product, the best of `repeats`."""
-    a = jnp.ones((size, size))
-    multiply = jax.jit(lambda a: a @ a)
-    multiply(a).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        multiply(a).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+MATMUL = "matrix product"
+BINARY, COLOUR = jaxgen.ImageSpec(28, 28, 1, 2), jaxgen.ImageSpec(32, 32, 3, 256)
 
 
-def flops_per_step(model: jaxgen.Model, batch_size: int) -> float:
-    """XLA's count for one train step."""
-    key = jax.random.key(0)
-    state = jax.eval_shape(model.init, key)
-    num = batch_size * model.minibatches
-    batch = {
-        "image": jax.ShapeDtypeStruct((num, *model.spec.shape), jnp.uint8),
-        "index": jax.ShapeDtypeStruct((num,), jnp.int32),
+@dataclass(frozen=True)
+class Case:
+    """A model, its batch, and what is asked of it against each kind of peer."""
+
+    model: Any
+    batch: int
+    peers: dict[str, str] = field(default_factory=dict)
+
+
+def pixelcnn(kernel: int, **changes: int) -> jaxgen.PixelCNN:
+    """Seven masked layers of 64 features, then two 1x1 layers."""
+    sizes = {"features": 64, "blocks": 6, "head": 64, **changes}
+    return jaxgen.PixelCNN(
+        BINARY, block="plain", kernel=kernel, first_kernel=7, dropout=0.0, **sizes
+    )
+
+
+def cases(quick: bool) -> dict[str, Case]:
+    small = {"features": 4, "head": 4, "blocks": 1} if quick else {}
+    vae = jaxgen.VAE(BINARY, hidden=(8 if quick else 400,), latents=20, dropout=0.0)
+    gan = jaxgen.GAN(COLOUR, filters=2 if quick else 64, latents=100)
+    found = {
+        "pixelcnn 7x7": Case(pixelcnn(7, **small), 64, {"masked": ">= 1.25", "cropped": ">= 0.9"}),
+        "pixelcnn 3x3": Case(pixelcnn(3, **small), 64, {"masked": ">= 1.1", "cropped": ">= 0.9"}),
+        "dcgan 32x32": Case(gan, 64, {"dcgan": ">= 0.9"}),
+        "vae 784-400-20": Case(vae, 128, {"vae": ">= 2.0"}),
     }
-    cost = jax.jit(model.train_step).lower(key, state, batch).cost_analysis() or {}
-    return float(cost.get("flops", float("nan")))
+    for name, preset in jaxgen.MODELS.items():
+        found[f"preset {name}"] = Case(preset.model, preset.train.batch_size)
+    return found
 
 
-def measure(name: str, steps: int, repeats: int) -> dict[str, float]:
-    """Times the registered preset on its own data."""
-    chosen = jaxgen.preset(name)
-    dataset = jaxgen.load(chosen.data)
-    size = chosen.train.batch_size
-    mesh = jaxgen.make_mesh(0, size)
-    feed = Feed(dataset, 0, size * chosen.model.minibatches, mesh, steps)
-    init = lambda key: loop.start(chosen.model.init(key))  # noqa: E731
-    progress = on_every_device(mesh, init, jax.random.key(0))
-    run, key = loop.compile_steps(chosen.model, feed, mesh), jax.random.key(1)
-    start = time.perf_counter()
-    progress, _ = run(progress, key, feed.chunk(0, 1), np.int32(1))
-    jax.block_until_ready(progress)
-    first = time.perf_counter() - start
-    times = []
-    for _ in range(repeats):
-        chunk = feed.chunk(0, steps)
-        start = time.perf_counter()
-        progress, _ = run(progress, key, chunk, np.int32(steps))
-        jax.block_until_ready(progress)
-        times.append((time.perf_counter() - start) / steps)
-    return {
-        "batch_size": size,
-        "first_step_s": first,
-        "step_ms": 1e3 * statistics.median(times),
-        "step_ms_min": 1e3 * min(times),
-        "step_ms_max": 1e3 * max(times),
-        "images_per_s": size / statistics.median(times),
-        "gflop_per_step": flops_per_step(chosen.model, size) / 1e9,
-    }
+def live_parameters(model: jaxgen.Model) -> int:
+    """Parameters that no mask holds at zero."""
+    state = jax.eval_shape(model.init, jax.random.key(0))
+    total = parameters(state)
+    if isinstance(model, jaxgen.PixelCNN):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.net.params):
+            if leaf.ndim == 4:
+                kind = "A" if "'first'" in jax.tree_util.keystr(path) else "B"
+                _, kernel, i, o = leaf.shape
+                # The last stored row is the pixel's own: live where causal_mask says so.
+                own = causal_mask(kernel, i, o, kind, model.spec.channels).sum()
+                total -= kernel * i * o - int(own)
+    return total
+
+
+def peer_sides(
+    case: Case, images: Any, peers: ModuleType | None, quick: bool
+) -> dict[str, common.Run]:
+    """PyTorch's variants as "kind: variant"; none without PyTorch on this device."""
+    found: dict[str, common.Run] = {}
+    if peers is None:
+        return found
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    peers.forget_compiled()
+    for kind in case.peers:
+        ours, theirs = live_parameters(case.model), peers.networks(kind, case.model)
+        assert ours == peers.live_parameters(*theirs), f"{kind} is another network than ours"
+        sides = peers.sides(kind, case.model, images, case.batch, device, compiled=not quick)
+        found |= {f"{kind}: {variant}": run for variant, run in sides.items()}
+    return found
+
+
+def load_peers() -> tuple[ModuleType | None, str]:
+    """The PyTorch side, or None and why there is none."""
+    try:
+        import peers
+    except ImportError:
+        return None, "no PyTorch: pip install '.[bench]'"
+    if jax.default_backend() != "cpu" and not peers.torch.cuda.is_available():
+        return None, f"this PyTorch has no {jax.default_backend()}"
+    return peers, ""
+
+
+def measure(
+    name: str, case: Case, asked: Any, peers: ModuleType | None, why: str
+) -> tuple[list[dict], list[dict]]:
+    """The rows of one case, one a side, and its targets."""
+    dataset = common.synthetic(case.model.spec, 4096)
+    # One device on either side.
+    ours = common.steps_of(case.model, dataset, jaxgen.make_mesh(1), case.batch)
+    images = dataset.splits["train"].images
+    product, unit = common.matmul(asked.quick)
+    runs = {"ours": ours, **peer_sides(case, images, peers, asked.quick), MATMUL: product}
+    sides = {side: common.block(run, asked.seconds) for side, run in runs.items()}
+    times = common.alternate(sides, asked.rounds)
+    work = common.step_flops(case.model, case.batch)
+    share = common.share(work, times, MATMUL, unit)
+    rate = unit / common.spread(times.pop(MATMUL))["median"] / 1e9
+    rows = []
+    for side, values in times.items():
+        seconds = common.spread(values)
+        rows.append({
+            "case": name, "side": side, "batch": case.batch, "step_s": seconds,
+            "over_ours": common.ratio(values, times["ours"]),
+            "images_per_s": case.batch / seconds["median"], "gflop": work / 1e9,
+            "matmul_gflops": rate, "share_of_matmul": share if side == "ours" else None,
+        })  # fmt: skip
+    return rows, targets_of(name, case, times, why, rows[0])
+
+
+def targets_of(
+    name: str, case: Case, times: dict[str, list[float]], why: str, ours: dict
+) -> list[dict]:
+    """Ours against the limit, and against the best variant of each kind of peer."""
+    task = f"train step, {name}, batch {case.batch}"
+    rate = f"{ours['gflop'] / ours['step_s']['median']:,.3g} GFLOP/s"
+    limit = f"matrix product, {ours['matmul_gflops']:,.0f} GFLOP/s"
+    rows = [common.target(task, rate, limit, ours["share_of_matmul"])]
+    shown = f"{common.span(ours['step_s'], 1e3)} ms"
+    for kind, need in case.peers.items():
+        what = {"masked": ", masked kernels", "cropped": ", cropped kernels"}.get(kind, "")
+        if jax.default_backend() != "cpu":
+            need, what = ">= 1.0", f"{what}, bfloat16"
+        variants = {side: t for side, t in times.items() if side.startswith(f"{kind}:")}
+        if not variants:
+            rows.append(common.target(task, shown, why, None, need))
+            continue
+        best = min(variants, key=lambda side: common.spread(variants[side])["median"])
+        peer = f"PyTorch {best.split(': ')[1]}{what}, "
+        peer += f"{common.span(common.spread(times[best]), 1e3)} ms"
+        rows.append(
+            common.target(task, shown, peer, common.ratio(times[best], times["ours"]), need)
+        )
+    return rows
+
+
+def draw(figure: Any, rows: list[dict]) -> None:
+    """Milliseconds of a step, a bar a side, log scale."""
+    axes = figure.subplots()
+    bars = [(f"{r['case']}, {r['side']}", r["step_s"], r["side"] == "ours") for r in rows][::-1]
+    middle = [1e3 * b[1]["median"] for b in bars]
+    low = [1e3 * (b[1]["median"] - b[1]["min"]) for b in bars]
+    high = [1e3 * (b[1]["max"] - b[1]["median"]) for b in bars]
+    colours = ["#3b7dd8" if b[2] else "#b8b8b8" for b in bars]
+    axes.barh([b[0] for b in bars], middle, xerr=(low, high), color=colours)
+    axes.set_xscale("log")
+    axes.set_xlabel("ms per train step: median, smallest and largest of the rounds")
+    axes.tick_params(axis="y", labelsize=7)
+    figure.set_figheight(1 + 0.2 * len(bars))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(jaxgen.MODELS), choices=jaxgen.MODELS)
-    parser.add_argument("--steps", type=int, default=50, help="steps per compiled call")
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls")
-    parser.add_argument("--out", type=Path, default=RESULTS / "train_step.json")
-    asked = parser.parse_args()
-    peak = matmul_rate()
-    rows = {name: measure(name, asked.steps, asked.repeats) for name in asked.models}
-    head = "model", "batch", "images/s", "step ms (min..max)", "compile s", "of matmul rate"
-    print("{:10s} {:>6s} {:>10s} {:>22s} {:>10s} {:>15s}".format(*head))
-    for name, r in rows.items():
-        share = r["gflop_per_step"] * 1e9 / (r["step_ms"] / 1e3) / peak
-        r["share_of_matmul_rate"] = share
-        span = f"{r['step_ms']:.2f} ({r['step_ms_min']:.2f}..{r['step_ms_max']:.2f})"
-        print(
-            f"{name:10s} {r['batch_size']:6d} {r['images_per_s']:10,.0f} {span:>22s} "
-            f"{r['first_step_s']:10.1f} {share:15.1%}"
-        )
-    print(f"matrix products here: {peak / 1e9:.0f} GFLOP/s in float32")
-    machine = {k: v for k, v in environment().items() if k not in ("command", "commit")}
-    result = {"machine": machine, "matmul_gflops": peak / 1e9, "models": rows}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {asked.out}")
+    parser = common.arguments(__doc__, "train_step")
+    parser.add_argument("--cases", nargs="+", choices=list(cases(True)), help="default: all")
+    asked = common.parse(parser)
+    peers, why = load_peers()
+    rows: list[dict] = []
+    targets: list[dict] = []
+    for name, case in cases(asked.quick).items():
+        if asked.cases and name not in asked.cases:
+            continue
+        some, asks = measure(name, case, asked, peers, why)
+        print(("\n" if rows else "") + common.table([shown(row) for row in some]), flush=True)
+        rows, targets = rows + some, targets + asks
+    machine = {"torch": peers.torch.__version__} if peers else {}
+    common.finish(
+        asked, rows, targets, lambda f: draw(f, rows), no_peer_because=why, machine=machine
+    )
+
+
+def shown(row: dict) -> dict[str, str]:
+    share = row["share_of_matmul"]
+    return {
+        row["case"]: row["side"],
+        "ms (min..max)": common.span(row["step_s"], 1e3),
+        "images/s": f"{row['images_per_s']:,.0f}",
+        "time / ours": common.span(row["over_ours"]),
+        "of matmul rate": common.span(share) if share else "",
+    }
 
 
 if __name__ == "__main__":
