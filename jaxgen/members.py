@@ -104,13 +104,16 @@ class Meter:
         step, count, stacked, in_a_row = self._pending
         self._pending = None
         # [steps members], also where one member alone has no axis.
-        fetched = jax.device_get(stacked).items()
-        values = {name: np.asarray(v)[:count].reshape(count, -1) for name, v in fetched}
+        fetched = jax.device_get(stacked)
+        sound = np.atleast_1d(fetched.pop("sound"))
+        values = {name: np.asarray(v)[:count].reshape(count, -1) for name, v in fetched.items()}
         self._steps.append(values)
         applied = values["applied"]
         shown = {name: v[applied].mean() for name, v in _measured(values) if applied.any()}
         self._members[0].log.progress(step + count, shown)
         for i, (member, row) in enumerate(zip(self._members, np.atleast_1d(in_a_row), strict=True)):
+            if not sound[i]:
+                raise Stopped(self._unsound(member, step + count), 1)
             if max(int(row), _longest(~applied[:, i])) >= self._max_skipped:
                 mine = {name: v[:, i] for name, v in values.items()}
                 raise Stopped(self._diverged(member, step, mine), 1)
@@ -128,13 +131,27 @@ class Meter:
     def _diverged(self, member: Member, step: int, values: dict[str, np.ndarray]) -> str:
         worst = int(np.argmin(values["applied"]))
         bad = [name for name, v in _measured(values) if not np.isfinite(v[worst])]
-        what = ", ".join(bad) or "the update of the parameters (its metrics were finite)"
-        who = f"seed {member.seed}: " if len(self._members) > 1 else ""
+        what = ", ".join(bad)
         return (
-            f"stopped: {who}{self._max_skipped} steps in a row were not finite and were not "
-            f"applied; at step {step + worst + 1} it was {what}. The last good checkpoint is kept "
-            f"in {member.directory}; train a new --run with a lower learning rate"
+            f"stopped: {self._who(member)}{self._max_skipped} steps in a row were not finite and "
+            f"were not applied; at step {step + worst + 1} it was {what}. {_advice(member)}"
         )
+
+    def _unsound(self, member: Member, step: int) -> str:
+        return (
+            f"stopped: {self._who(member)}the state at step {step} is not finite, although every "
+            f"gradient that made it was. {_advice(member)}"
+        )
+
+    def _who(self, member: Member) -> str:
+        return f"seed {member.seed}: " if len(self._members) > 1 else ""
+
+
+def _advice(member: Member) -> str:
+    return (
+        f"The last good checkpoint is kept in {member.directory}; train a new --run with a lower "
+        "learning rate"
+    )
 
 
 def _measured(values: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:

@@ -106,6 +106,9 @@ class Model(abc.ABC, Generic[State]):
     ) -> tuple[State, Metrics]:
         """Returns the state after one optimization step, and the step's metrics.
 
+        The metrics show whether the step is sound: the norm of the gradients is one of them, and
+        the trainer does not apply a step of which one is not finite.
+
         `key` is the same on every device; noise for an example is a function of `key` and of
         the example's `batch["index"]`. `axis_name` names the mapped axis over which gradients,
         statistics and metrics are averaged, if there is one.

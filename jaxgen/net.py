@@ -123,13 +123,15 @@ def train_net(
     loss: Callable[[Params], tuple[Array, Metrics]],
     axis_name: str | None,
 ) -> tuple[NetState, Metrics]:
-    """One step down a loss that returns (scalar, metrics); both are averaged over the axis.
+    """One step down a loss that returns (scalar, metrics); both are averaged over the axis, and
+    the norm of the gradients is one more metric.
 
     Likelihood losses are in nats per image, not per dimension: per dimension, the gradients of
     a 28x28 VAE's weaker latents fall to Adam's epsilon, and most of them never become active.
     """
     (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.net.params)
     metrics, grads = mean_over(axis_name, (metrics, grads))
+    metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
     net = descend(optimizer, state.net, grads, state.net.stats)
     ema = average(state.ema, net.params, ema_decay, state.step)
     return NetState(net, ema, state.step + 1), metrics

@@ -333,9 +333,8 @@ def test_the_best_checkpoint_has_the_lowest_monitor(tmp_path):
     assert kept == {"10", "35", "40"}
 
 
-@pytest.mark.parametrize("kind", ["bad_metric", "bad_state"])
-def test_a_bad_step_is_skipped_and_counted(kind, tmp_path):
-    model = Toy(DIGITS.spec, **{kind: (8, 9, 14)})
+def test_a_bad_step_is_skipped_and_counted(tmp_path):
+    model = Toy(DIGITS.spec, bad_metric=(8, 9, 14))
     train(tmp_path, model)
     progress, _ = saved(tmp_path, model)
     assert (int(progress.step), int(progress.skipped), int(progress.in_a_row)) == (20, 3, 0)
@@ -346,9 +345,8 @@ def test_a_bad_step_is_skipped_and_counted(kind, tmp_path):
     assert all(np.isfinite(row["loss"]) for row in found)
 
 
-@pytest.mark.parametrize("kind", ["bad_metric", "bad_state"])
-def test_a_bad_step_leaves_every_bit_as_it_was(kind, tmp_path, stop_at):
-    model = Toy(DIGITS.spec, **{kind: (20,)})
+def test_a_bad_step_leaves_every_bit_as_it_was(tmp_path, stop_at):
+    model = Toy(DIGITS.spec, bad_metric=(20,))
     with stop_at(19), pytest.raises(Stopped):
         train(tmp_path, model)
     before, _ = saved(tmp_path, model)
@@ -364,7 +362,7 @@ def test_a_bad_step_leaves_every_bit_as_it_was(kind, tmp_path, stop_at):
     ("kind", "told"),
     [
         ("bad_metric", "at step 1[1-4] it was loss"),
-        ("bad_state", "at step 1[1-4] it was the update"),
+        ("bad_state", "the state at step 1[1-5] is not finite, although"),
     ],
 )
 def test_divergence_stops_the_run(kind, told, seconds, tmp_path, monkeypatch):
@@ -374,7 +372,8 @@ def test_divergence_stops_the_run(kind, told, seconds, tmp_path, monkeypatch):
     with pytest.raises(Stopped, match=told) as stopped:
         train(tmp_path, model, config=config)
     assert stopped.value.code == 1
-    assert "4 steps in a row" in str(stopped.value) and str(tmp_path) in str(stopped.value)
+    assert ("4 steps in a row" in str(stopped.value)) == (kind == "bad_metric")
+    assert str(tmp_path) in str(stopped.value)
     progress, step = saved(tmp_path, model)
     assert step == 10 and int(progress.state["count"]) == 10
     assert np.isfinite(progress.state["w"]).all()

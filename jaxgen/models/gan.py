@@ -9,6 +9,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxgen.errors import UserError
@@ -279,6 +280,7 @@ class GAN(Model[GANState], Generates):
         def d_update(d: Net, fake: Array, group: Batch) -> tuple[Net, Metrics]:
             grads, (metrics, stats) = jax.grad(d_loss, has_aux=True)(d.params, d, fake, group)
             grads, metrics, stats = mean_over(axis_name, (grads, metrics, stats))
+            metrics["d_grad_norm"] = optax.global_norm(grads)
             return descend(self.d_optimizer, d, grads, stats), metrics
 
         d = state.d
@@ -299,8 +301,9 @@ class GAN(Model[GANState], Generates):
         (grads,) = pull_back(towards_real)
         grads, value, g_stats = mean_over(axis_name, (grads, value, g_stats))
         g = descend(self.g_optimizer, state.g, grads, g_stats)
+        metrics |= {"g_loss": value, "g_grad_norm": optax.global_norm(grads)}
         ema = average(state.ema, g.variables, self.ema, state.step)
-        return GANState(g, d, ema, state.step + 1), {**metrics, "g_loss": value}
+        return GANState(g, d, ema, state.step + 1), metrics
 
     def _noise_scale(self, step: Array) -> Array | float:
         if not self.noise_steps:
