@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Key, PyTree
 
 from jaxgen.feed import Feed
 from jaxgen.model import Model
-from jaxgen.parallel import AXIS, WHOLE, data_parallel, on_every_device
+from jaxgen.parallel import AXIS, WHOLE, compiler_options, data_parallel, on_every_device
 
 
 @flax.struct.dataclass
@@ -102,4 +102,5 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
         return progress, {**buffers, "sound": sound(progress.state)}
 
     specs = (WHOLE, WHOLE, feed.specs, WHOLE)
-    return data_parallel(steps, mesh, specs, (WHOLE, WHOLE), donate=(0,))
+    options = compiler_options(model.convolutional)
+    return data_parallel(steps, mesh, specs, (WHOLE, WHOLE), donate=(0,), options=options)

@@ -92,6 +92,11 @@ class Model(abc.ABC, Generic[State]):
         """What `nll` of `eval_step` is, where there is one: exact, or the name of a bound."""
         return "exact"
 
+    @property
+    def convolutional(self) -> bool:
+        """Whether a train step is mostly convolutions, which decides how it is compiled."""
+        return False
+
     def thorough(self) -> Self:
         """The model as the final report evaluates it (a tighter bound, where there is one)."""
         return self

@@ -205,6 +205,10 @@ class GAN(Model[GANState], Generates):
     def minibatches(self) -> int:
         return self.d_steps
 
+    @property
+    def convolutional(self) -> bool:
+        return self.network == "dcgan"
+
     def init(self, key: Key[Array, ""]) -> GANState:
         key_g, key_d = jax.random.split(key)
         label = jnp.zeros((1,), jnp.int32) if self.spec.num_classes else None

@@ -201,6 +201,10 @@ class PixelCNN(Model[NetState], Completes):
             self.spec.channels, self.likelihood.num_params, self.spec.num_classes, self.dropout,
         )  # fmt: skip
 
+    @property
+    def convolutional(self) -> bool:
+        return True
+
     def init(self, key: Key[Array, ""]) -> NetState:
         image = jnp.zeros((1, *self.spec.shape))
         label = jnp.zeros((1,), jnp.int32) if self.spec.num_classes else None

@@ -206,6 +206,10 @@ class VAE(Model[NetState], Generates, Reconstructs):
     def thorough(self) -> Self:
         return dataclasses.replace(self, k=self.final_k)
 
+    @property
+    def convolutional(self) -> bool:
+        return self.network == "conv"
+
     def init(self, key: Key[Array, ""]) -> NetState:
         label = jnp.zeros((1,), jnp.int32) if self.spec.num_classes else None
         image = jnp.zeros((1, *self.spec.shape))
