@@ -14,6 +14,7 @@ from jaxgen import commands
 from jaxgen.data import DataConfig, load
 from jaxgen.errors import Stopped, UserError
 from jaxgen.model import ImageSpec, Model
+from jaxgen.parallel import keep_compiled
 from jaxgen.registry import MODELS, preset
 from jaxgen.run import Run, TrainConfig, members_of
 
@@ -37,12 +38,17 @@ USAGE = """jaxgen: deep generative models in JAX
   jaxgen describe NAME [flags]        parameters, FLOPs, receptive field or latents
   jaxgen prepare DATASET              download and prepare a TFDS data set
 
-Each takes --help; `jaxgen train --model=NAME --help` shows the flags of that model."""
+Each takes --help; `jaxgen train --model=NAME --help` shows the flags of that model.
+--no_compilation_cache, anywhere, leaves compiled programs out of ~/.cache/jaxgen."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exit codes: 0 done, 1 stopped, 2 a user's mistake, 128+n signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    wanted = [word for word in argv if word.replace("-", "_") != "__no_compilation_cache"]
+    if wanted == argv:
+        keep_compiled()
+    argv = wanted
     try:
         _dispatch(argv)
     except UserError as error:

@@ -1,8 +1,11 @@
 """Devices: the mesh, what lies where on it, and the one wrapper that runs a step on all of it."""
 
 import functools
+import hashlib
 import os
+import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -84,6 +87,35 @@ def compiler_options(convolutional: bool) -> dict[str, str]:
     known = jax.default_backend() == "cpu" and jax.__version__.startswith("0.10.")
     ynn = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     return ynn if known and convolutional else {}
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs in ~/.cache/jaxgen (or $XDG_CACHE_HOME/jaxgen), up to a gigabyte,
+    for later processes to load. Does nothing where JAX was told of a folder already, or where
+    this one cannot be made."""
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = base / "jaxgen" / f"compiled-{_processor()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", 2**30)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _processor() -> str:
+    """Names the instructions that this machine's processor has: a home folder may be shared with
+    other machines, which could not run what was compiled for this one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told = [line for line in lines if line.startswith(("flags", "Features"))][:1]
+    except OSError:
+        told = []
+    text = "".join([platform.machine(), platform.processor(), *told])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def on_every_device(mesh: Mesh, make: Callable[..., Any], *args: Any) -> Any:

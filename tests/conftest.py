@@ -1,10 +1,17 @@
-"""Every test runs with four CPU devices, and with JAX's own checks on."""
+"""Every test runs with four CPU devices, with JAX's own checks on, and with caches of its own."""
+
+import os
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Of all processes of the session, which inherit the name; removed when this one ends.
+    _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")
+    os.environ["XDG_CACHE_HOME"] = _cache.name
 # Before the first use of a device.
 jax.config.update("jax_num_cpu_devices", 4)
 # A key that is used twice, and a broadcast that adds axes, are errors.
