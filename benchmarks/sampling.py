@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 import jaxgen
 from jaxgen.parallel import SPLIT, WHOLE, data_parallel, on_every_device
-from jaxgen.sampling import sample_pixels_naive
+from jaxgen.sampling import Draw, sample_pixels_naive
 
 MATMUL, FORWARD, NAIVE = "matrix product", "forward", "naive"
 NEEDS = {
@@ -64,12 +64,13 @@ def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int) -> common.Run:
     image = jnp.zeros((num, *model.spec.shape), jnp.uint8)
     keys = jax.random.split(jax.random.key(0), num)
 
-    def draw(params: Any, position: Any) -> Any:
-        at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-        return jax.vmap(model.likelihood.sample)(at, params)
+    def noise(positions: Any) -> Any:
+        at = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys, positions)
+        return jax.vmap(jax.vmap(model.likelihood.noise))(at)
 
     def step(params: Any) -> Any:
         bound = model.network.bind({"params": params})
+        draw = Draw(noise, model.likelihood.pick)
         return sample_pixels_naive(bound, few, draw, image, jnp.zeros(image.shape, bool))
 
     some = data_parallel(step, jaxgen.make_mesh(1), (WHOLE,), SPLIT)

@@ -42,7 +42,12 @@ from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
 from jaxgen.registry import MODELS, Preset, preset
 from jaxgen.run import Run, TrainConfig
-from jaxgen.sampling import sample_pixels_cached, sample_pixels_naive
+from jaxgen.sampling import (
+    Draw,
+    sample_pixels_cached,
+    sample_pixels_naive,
+    sample_pixels_wavefront,
+)
 from jaxgen.saved import SavedRun, load_run
 
 __version__ = "0.1.0"
@@ -62,6 +67,7 @@ __all__ = [
     "Dataset",
     "Discriminator",
     "DiscretizedLogistic",
+    "Draw",
     "GAN",
     "GANState",
     "Gaussian",
@@ -110,5 +116,6 @@ __all__ = [
     "preset",
     "sample_pixels_cached",
     "sample_pixels_naive",
+    "sample_pixels_wavefront",
     "weight_gradient",
 ]

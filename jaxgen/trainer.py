@@ -19,7 +19,7 @@ from jaxgen.errors import Stopped, UserError
 from jaxgen.feed import Feed
 from jaxgen.log import Log
 from jaxgen.members import Member, Meter, keys_of, means, restore
-from jaxgen.parallel import check_batch_size, make_mesh, on_every_device
+from jaxgen.parallel import WHOLE, check_batch_size, make_mesh, on_every_device, put
 from jaxgen.pictures import grid, save_png
 from jaxgen.run import Run, members_of
 
@@ -112,7 +112,7 @@ class Trainer:
         feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every, config.seeds)
         steps = loop.compile_steps(self.run.model, feed, self.mesh)
         keys = [member.keys.train for member in members]
-        key = jnp.stack(keys) if len(keys) > 1 else keys[0]
+        key = on_every_device(self.mesh, _joined, keys)
         pace, meter = Pace(config.log_every), Meter(members, config.max_skipped)
         with _signals() as received:
             while step < self._total and not received:
@@ -121,7 +121,7 @@ class Trainer:
                 )
                 count = min(edge - step, pace.steps)
                 chunk = feed.chunk(step, count)
-                progress, metrics = steps(progress, key, chunk, np.int32(count))
+                progress, metrics = steps(progress, key, chunk, self._number(count))
                 # The device works on these steps while the host reads the ones before.
                 meter.read()
                 meter.add(step, count, metrics, progress.in_a_row)
@@ -147,6 +147,9 @@ class Trainer:
                     "the same command resumes it",
                     128 + received[0],
                 )
+
+    def _number(self, count: int) -> jax.Array:
+        return put(self.mesh, WHOLE, np.int32(count))
 
     def _save(self, progress: loop.Progress, step: int, members: list[Member]) -> None:
         for i, member in enumerate(members):
@@ -199,6 +202,11 @@ class Pace:
     def restart(self) -> None:
         """Forgets the clock: something other than training took the time."""
         self._since = None
+
+
+def _joined(keys: list[jax.Array]) -> jax.Array:
+    """The keys of several seeds as one array, or the key of one as it is."""
+    return jnp.stack(keys) if len(keys) > 1 else keys[0]
 
 
 def _next(step: int, every: int) -> int:

@@ -481,3 +481,57 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path, monkeypatch, c
     assert rows(Path("killed"), "validation") == rows(directory, "validation")
     results = json.loads(Path("killed/results.json").read_text())
     assert results["step"] == saved(directory, run.model, "best")[1]
+
+
+# The hot loop
+
+
+def test_nothing_is_traced_after_the_first_dispatch(tmp_path, monkeypatch):
+    """Dispatches of any length, up to the last, run the program of the first."""
+    traces: list[int] = []
+    at_dispatch: list[int] = []
+
+    class Counting(Toy):
+        def train_step(self, key, state, batch, axis_name=None):
+            traces.append(1)
+            return super().train_step(key, state, batch, axis_name)
+
+    plain = trainer.Meter.add
+
+    def add(self, step, count, metrics, in_a_row):
+        at_dispatch.append(len(traces))
+        plain(self, step, count, metrics, in_a_row)
+
+    monkeypatch.setattr(trainer.Meter, "add", add)
+    config = dataclasses.replace(CONFIG, steps=37, log_every=10, eval_every=20)
+    train(tmp_path, Counting(DIGITS.spec), config=config)
+    assert len(at_dispatch) >= 4
+    assert len(set(at_dispatch)) == 1
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_loop_transfers_nothing_implicitly(resident, tmp_path, monkeypatch):
+    """What goes to the device is put there by name; what comes back is asked for once a dispatch,
+    the one before."""
+    if not resident:
+        monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(trainer.Trainer, "_look", lambda *_: {"nll": 0.0})
+    fetched: list[int] = []
+    plain = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(1) or plain(x))
+    signals = trainer._signals
+
+    @contextlib.contextmanager
+    def guarded():  # what _signals is around, is the loop
+        with signals() as received, jax.transfer_guard("disallow"):
+            yield received
+
+    monkeypatch.setattr(trainer, "_signals", guarded)
+    dispatches: list[int] = []
+    paced = trainer.Pace.dispatched
+    monkeypatch.setattr(
+        trainer.Pace, "dispatched", lambda s, n: dispatches.append(n) or paced(s, n)
+    )
+    model, dataset = FAMILIES["vae"]
+    train(tmp_path, model, dataset)
+    assert len(fetched) == len(dispatches)
