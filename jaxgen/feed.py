@@ -15,6 +15,10 @@ from jaxgen.parallel import AXIS, WHOLE, put
 RESIDENT_BYTES = 2**30
 """A train split up to this size is kept on every device."""
 
+STREAM_BYTES = 2**27
+"""A chunk of streamed images is at most this large, or one step: about two live at a time, one
+being trained on while the host gathers the next."""
+
 STEPS = PartitionSpec(None, AXIS)
 """[steps examples ...]: the examples are split over the devices."""
 
@@ -34,15 +38,19 @@ class Feed:
         capacity: int,
         seeds: int = 1,
     ) -> None:
-        """`examples` is the number that one step of a seed consumes over all devices; the seeds
-        are seed, seed + 1, ..."""
+        """`examples` is the number that one step of a seed consumes over all devices; `capacity`
+        the most steps asked of a chunk; the seeds are seed, seed + 1, ..."""
         self._dataset, self._seed, self._examples = dataset, seed, examples
-        self._mesh, self.capacity, self.seeds = mesh, capacity, seeds
+        self._mesh, self.seeds = mesh, seeds
         self._own = STEPS if seeds == 1 else PartitionSpec(None, *STEPS)
         self._split = dataset.splits["train"]
         self._labelled = dataset.spec.num_classes > 0
         indices(seed, 0, examples, len(self._split.images))
         self.resident = self._split.images.nbytes <= RESIDENT_BYTES
+        step_bytes = seeds * examples * self._split.images[:1].nbytes
+        most = capacity if self.resident else max(1, STREAM_BYTES // step_bytes)
+        self.capacity = min(capacity, most)
+        """Steps that a chunk holds."""
         self._store = put(mesh, WHOLE, self._gather(slice(None))) if self.resident else {}
 
     def _gather(self, ids: Any) -> dict[str, np.ndarray]:

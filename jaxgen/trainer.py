@@ -26,7 +26,7 @@ from jaxgen.run import Run, members_of
 Score = Callable[[np.ndarray], dict[str, float]]
 """Metrics of samples, uint8 [n h w c]: for models that have no likelihood to validate by."""
 
-SECONDS_PER_DISPATCH = 1.0
+SECONDS_PER_DISPATCH = 2.0
 """About how long one compiled call may run: signals and progress wait for it."""
 
 
@@ -113,7 +113,7 @@ class Trainer:
         steps = loop.compile_steps(self.run.model, feed, self.mesh)
         keys = [member.keys.train for member in members]
         key = on_every_device(self.mesh, _joined, keys)
-        pace, meter = Pace(config.log_every), Meter(members, config.max_skipped)
+        pace, meter = Pace(feed.capacity), Meter(members, config.max_skipped)
         with _signals() as received:
             while step < self._total and not received:
                 edge = min(

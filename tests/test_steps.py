@@ -167,6 +167,11 @@ def test_streamed_batches_equal_resident_ones(random_state, monkeypatch):
     monkeypatch.setattr(feed_module, "RESIDENT_BYTES", 0)
     streamed, streamed_metrics, _ = _run(SMALL["vae"], state, 2)
     _close((streamed, streamed_metrics), (resident, metrics), atol=1e-6)
+    # Chunks that hold fewer steps than were asked for bound the memory.
+    monkeypatch.setattr(feed_module, "STREAM_BYTES", 2 * BATCH * SPEC.dims)
+    assert Feed(_dataset(), 0, BATCH, make_mesh(2), STEPS).capacity == 2
+    short, short_metrics, _ = _run(SMALL["vae"], state, 2, ((0, 2), (2, 1)))
+    _close((short, short_metrics), (resident, metrics), atol=1e-6)
 
 
 def test_seeds_trained_together_are_each_alone(model, random_state):
