@@ -25,7 +25,7 @@ def run(name: str, out: Path, quick: bool) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The targets of every benchmark, and the machines that they were measured on."""
+    """What has a target in every benchmark, and the machines that it was measured on."""
     # Imports JAX, which --help can do without.
     import common
 
@@ -34,6 +34,8 @@ def markdown(results: dict[str, Any]) -> str:
     for name, result in results.items():
         machines.setdefault(common.named(result["machine"]), []).append(name)
         for row in result["targets"]:
+            if not row["target"]:
+                continue
             ratio = common.span(row["ratio"]) if row["ratio"] else "—"
             bold = {True: f"**{ratio}**", False: ratio, None: ratio}[row.get("met")]
             asked = f"{row['target']}: {common.verdict(row)}" if row["target"] else ""
