@@ -17,6 +17,9 @@ from jaxgen.model import Metrics
 Params = Any
 """A pytree of arrays, as Linen makes it."""
 
+Precision = Literal["float32", "bfloat16"]
+"""What a network computes in; its parameters are float32."""
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -77,6 +80,28 @@ class Net:
 
 def variables(params: Params, stats: Params) -> dict[str, Params]:
     return {"params": params, "batch_stats": stats}
+
+
+def apply_in(
+    precision: Precision, module: nn.Module, values: dict[str, Params], *inputs: Any, **kwargs: Any
+) -> Any:
+    """`module.apply`, computed in that precision; what it returns is float32.
+
+    Parameters and inputs are rounded to it, BatchNorm's statistics are not. The gradient passes
+    through the rounding, so that of float32 parameters is float32.
+    """
+    rounded = {**values, "params": _cast(values["params"], precision)}
+    outputs = module.apply(rounded, *_cast(inputs, precision), **kwargs)
+    return _cast(outputs, "float32")
+
+
+def _cast(tree: PyTree, precision: Precision) -> PyTree:
+    """The tree with its floats in that precision."""
+
+    def cast(leaf: Array) -> Array:
+        return leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def create(module: nn.Module, optimizer: Optimizer, key: Key[Array, ""], *inputs: Any) -> Net:
