@@ -16,7 +16,7 @@ from jaxgen.net import Optimizer
 from jaxgen.registry import MODELS as PRESETS
 
 MODELS = {
-    **SMALL,
+    **{name: model for name, model in SMALL.items() if model.parts == 1},
     "pixelcnn, plain": dataclasses.replace(SMALL["pixelcnn"], block="plain"),
     "vae, convolutions": dataclasses.replace(SMALL["vae"], network="conv", scale="shared"),
     "vae, transposed": dataclasses.replace(SMALL["vae"], network="conv", upsample="transpose"),

@@ -245,7 +245,8 @@ class GAN(Model[GANState], Generates):
 
         The last update of D and the update of G share one forward pass of G: its vjp is kept and
         given the gradient that the judging D sends back. G's statistics move with that pass alone,
-        D's with its passes over real examples.
+        D's with its passes over real examples. BatchNorm's statistics are those of the whole batch,
+        so it is not taken in parts.
         """
         key_z, key_real, key_fake = jax.random.split(key, 3)
         # Example i goes to discriminator step i % d_steps, however the batch is split over devices.

@@ -180,6 +180,9 @@ class PixelCNN(Model[NetState], Completes):
     sampler: Literal["cached", "wavefront", "naive"] = "cached"
     """cached: the cost of one forward pass; wavefront: that in fewer, wider steps, for small
     batches; naive: the whole net per sub-pixel. The images are the same."""
+    accumulate: int = 1
+    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    same to rounding."""
     precision: Precision = "float32"
     """Of the network in training. Parameters, losses and statistics are float32, and so are
     evaluation and sampling: the figures are exact, and samplers agree to the bit."""
@@ -201,6 +204,12 @@ class PixelCNN(Model[NetState], Completes):
             raise UserError("--pixelcnn.blocks must not be negative; --pixelcnn.ema lies in [0, 1)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--pixelcnn.dropout must lie in [0, 1); got {self.dropout}")
+        if self.accumulate < 1:
+            raise UserError(f"--pixelcnn.accumulate must be at least 1; got {self.accumulate}")
+
+    @property
+    def parts(self) -> int:
+        return self.accumulate
 
     @property
     def likelihood(self) -> Likelihood:
@@ -234,13 +243,12 @@ class PixelCNN(Model[NetState], Completes):
     def train_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
     ) -> tuple[NetState, Metrics]:
-        keys = example_keys(key, batch["index"])
-
-        def loss(params: Params) -> tuple[Array, Metrics]:
+        def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
+            keys = example_keys(key, batch["index"])
             nll = -self.log_prob(params, batch, keys, self.precision).sum((1, 2, 3)).mean()
             return nll, {"nll": nll}
 
-        return train_net(self.optimizer, self.ema, state, loss, axis_name)
+        return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

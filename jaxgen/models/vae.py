@@ -171,6 +171,9 @@ class VAE(Model[NetState], Generates, Reconstructs):
     """Samples of the bound that validation uses: 1 = the ELBO, more = importance-weighted."""
     final_k: int = 500
     """Samples of the importance-weighted bound in the final report."""
+    accumulate: int = 1
+    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    same to rounding."""
     precision: Precision = "float32"
     """Of the networks in training. Parameters, losses and statistics are float32, and so are
     evaluation and sampling: the figures are exact, and samplers agree to the bit."""
@@ -194,6 +197,12 @@ class VAE(Model[NetState], Generates, Reconstructs):
             raise UserError("--vae.filters and --vae.hidden must be positive; --vae.ema in [0, 1)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--vae.dropout must lie in [0, 1); got {self.dropout}")
+        if self.accumulate < 1:
+            raise UserError(f"--vae.accumulate must be at least 1; got {self.accumulate}")
+
+    @property
+    def parts(self) -> int:
+        return self.accumulate
 
     @property
     def p(self) -> Likelihood:
@@ -285,12 +294,14 @@ class VAE(Model[NetState], Generates, Reconstructs):
     ) -> tuple[NetState, Metrics]:
         beta = self.beta * jnp.minimum(1.0, (state.step + 1) / max(self.warmup, 1))
 
-        def loss(params: Params) -> tuple[Array, Metrics]:
-            log_px, kl = (v.mean() for v in self.elbo(key, params, batch, train=True))
+        def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
+            # The parts share the key: the noise of an example follows from its index too.
+            elbo = self.elbo(jax.random.clone(key), params, batch, train=True)
+            log_px, kl = (v.mean() for v in elbo)
             metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
             return beta * kl - log_px, metrics
 
-        return train_net(self.optimizer, self.ema, state, loss, axis_name)
+        return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch
