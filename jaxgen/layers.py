@@ -101,7 +101,7 @@ class CausalConv(nn.Module):
 
     def _masked(self, kernel: Array) -> Array:
         reach = self.kernel // 2
-        own = kernel[-1, : reach + 1] * self._mask(kernel.shape[2])
+        own = kernel[-1, : reach + 1] * self._mask(kernel.shape[2]).astype(kernel.dtype)
         return jnp.concatenate([kernel[:-1], jnp.pad(own, ((0, reach), (0, 0), (0, 0)))[None]])
 
 

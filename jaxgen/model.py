@@ -88,6 +88,11 @@ class Model(abc.ABC, Generic[State]):
         return 1
 
     @property
+    def parts(self) -> int:
+        """How many equal parts each device takes its batch in, one after another."""
+        return 1
+
+    @property
     def likelihood_kind(self) -> str:
         """What `nll` of `eval_step` is, where there is one: exact, or the name of a bound."""
         return "exact"

@@ -12,10 +12,13 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from jaxgen.errors import UserError
-from jaxgen.model import Metrics
+from jaxgen.model import Batch, Metrics
 
 Params = Any
 """A pytree of arrays, as Linen makes it."""
+
+Precision = Literal["float32", "bfloat16"]
+"""What a network computes in; its parameters are float32."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,28 @@ def variables(params: Params, stats: Params) -> dict[str, Params]:
     return {"params": params, "batch_stats": stats}
 
 
+def apply_in(
+    precision: Precision, module: nn.Module, values: dict[str, Params], *inputs: Any, **kwargs: Any
+) -> Any:
+    """`module.apply`, computed in that precision; what it returns is float32.
+
+    Parameters and inputs are rounded to it, BatchNorm's statistics are not. The gradient passes
+    through the rounding, so that of float32 parameters is float32.
+    """
+    rounded = {**values, "params": _cast(values["params"], precision)}
+    outputs = module.apply(rounded, *_cast(inputs, precision), **kwargs)
+    return _cast(outputs, "float32")
+
+
+def _cast(tree: PyTree, precision: Precision) -> PyTree:
+    """The tree with its floats in that precision."""
+
+    def cast(leaf: Array) -> Array:
+        return leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
 def create(module: nn.Module, optimizer: Optimizer, key: Key[Array, ""], *inputs: Any) -> Net:
     """A Net for a Linen module, initialized on example inputs."""
     values = module.init(key, *inputs)
@@ -116,22 +141,50 @@ def create_state(net: Net) -> NetState:
     return NetState(net, jax.tree.map(jnp.copy, net.params), jnp.zeros((), jnp.int32))
 
 
+Loss = Callable[[Params, Batch], tuple[Array, Metrics]]
+"""(params, batch) -> (scalar, metrics), means over the batch."""
+
+
 def train_net(
     optimizer: Optimizer,
     ema_decay: float,
     state: NetState,
-    loss: Callable[[Params], tuple[Array, Metrics]],
+    loss: Loss,
+    batch: Batch,
     axis_name: str | None,
+    parts: int = 1,
 ) -> tuple[NetState, Metrics]:
-    """One step down a loss that returns (scalar, metrics); both are averaged over the axis, and
-    the norm of the gradients is one more metric.
+    """One step down a loss; it is averaged over the examples, those of all parts of the batch and
+    of the axis, and so are its metrics. The norm of the gradients is one more metric.
 
     Likelihood losses are in nats per image, not per dimension: per dimension, the gradients of
     a 28x28 VAE's weaker latents fall to Adam's epsilon, and most of them never become active.
     """
-    (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.net.params)
-    metrics, grads = mean_over(axis_name, (metrics, grads))
+    metrics, grads = mean_over(axis_name, _gradients(loss, state.net.params, batch, parts))
     metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
     net = descend(optimizer, state.net, grads, state.net.stats)
     ema = average(state.ema, net.params, ema_decay, state.step)
     return NetState(net, ema, state.step + 1), metrics
+
+
+def _gradients(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[Metrics, Params]:
+    """The metrics and gradients of the batch, taken in equal parts one after another.
+
+    Part i has the examples i, i + parts, ...: the same ones on any number of devices.
+    """
+
+    def one(part: Batch) -> tuple[Metrics, Params]:
+        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params, part)
+        return metrics, grads
+
+    if parts == 1:
+        return one(batch)
+
+    def add(total: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, one(part)), None
+
+    split = {name: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
+    shapes = jax.eval_shape(one, {name: x[0] for name, x in split.items()})
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, split)
+    return jax.tree.map(lambda x: x / parts, total)

@@ -37,13 +37,16 @@ def make_mesh(devices: int = 0, batch_size: int = 0) -> Mesh:
     return jax.make_mesh((len(chosen),), (AXIS,), (AxisType.Auto,), devices=chosen)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError unless every device gets the same number of examples."""
-    if batch_size < 1 or batch_size % mesh.size:
-        near = max(mesh.size, batch_size - batch_size % mesh.size)
+def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raises UserError unless every device gets the same number of examples in every part."""
+    shares = mesh.size * parts
+    if batch_size < 1 or batch_size % shares:
+        near = max(shares, batch_size - batch_size % shares)
+        in_parts = f" in {parts} parts each" if parts > 1 else ""
+        fewer = "fewer --devices or a smaller --…accumulate" if parts > 1 else "fewer --devices"
         raise UserError(
-            f"--batch_size {batch_size} cannot be divided over {mesh.size} devices; "
-            f"use a multiple, such as {near}, or fewer --devices"
+            f"--batch_size {batch_size} cannot be divided over {mesh.size} devices{in_parts}; "
+            f"use a multiple, such as {near}, or {fewer}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxgen import evaluate, loop
 from jaxgen.checkpoint import Checkpoints
@@ -30,10 +31,14 @@ SECONDS_PER_DISPATCH = 2.0
 """About how long one compiled call may run: signals and progress wait for it."""
 
 
+def mesh_of(run: Run) -> Mesh:
+    """The devices a run trains on: those asked for, or as many as divide each part of a batch."""
+    return make_mesh(run.train.devices, run.train.batch_size // run.model.parts)
+
+
 def check(run: Run, dataset: Dataset) -> None:
     """Raises UserError for what cannot work, before anything is compiled or written."""
-    mesh = make_mesh(run.train.devices, run.train.batch_size)
-    check_batch_size(run.train.batch_size, mesh)
+    check_batch_size(run.train.batch_size, mesh_of(run), run.model.parts)
     for name, split in dataset.splits.items():
         if len(split.images) < 2:
             raise UserError(f"the {name} split has {len(split.images)} images; at least 2 needed")
@@ -51,7 +56,7 @@ class Trainer:
 
     def __init__(self, run: Run, dataset: Dataset, directory: Path, score: Score | None) -> None:
         self.run, self.dataset, self.directory = run, dataset, Path(directory)
-        self.mesh = make_mesh(run.train.devices, run.train.batch_size)
+        self.mesh = mesh_of(run)
         self._members = members_of(run, directory)
         # One function for all members, so that it is compiled once.
         self._init = lambda key: loop.start(run.model.init(key))

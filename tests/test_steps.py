@@ -41,6 +41,7 @@ SMALL = {name: _small(preset.model) for name, preset in MODELS.items()}
 SMALL["gan, two discriminator steps"] = dataclasses.replace(
     SMALL["gan"], network="mlp", hidden=(6,), d_steps=2, d_norm="none", r1=0.5
 )
+SMALL["vae, in two parts"] = dataclasses.replace(SMALL["vae"], accumulate=2)
 
 
 @pytest.fixture(scope="module", params=SMALL)

@@ -27,7 +27,7 @@ from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.vae import VAE
 from jaxgen.net import Optimizer, mean_over
 from jaxgen.run import Run, TrainConfig
-from jaxgen.trainer import Stopped, Trainer, check, keys_of
+from jaxgen.trainer import Stopped, Trainer, check, keys_of, mesh_of
 
 DIGITS = load(DataConfig())
 LABELLED = load(DataConfig(conditional=True, binarize="dynamic"))
@@ -439,6 +439,14 @@ def test_check_refuses_before_anything_is_written(tmp_path):
     refused("--batch_size 42 cannot be divided over 4 devices", batch_size=42, devices=4)
     refused("--batch_size 1004.*use --batch_size 1000 or less", batch_size=1004)
     refused("--devices=9", devices=9)
+    halves = dataclasses.replace(FAMILIES["vae"][0], accumulate=2)
+    match = "40 cannot be divided over 4 devices in 3 parts each; use a multiple, such as 36"
+    refused(match, dataclasses.replace(halves, accumulate=3), devices=4)
+    refused("12 cannot be divided over 4 devices in 2 parts", halves, batch_size=12, devices=4)
+    # Asked for no number of devices, it takes as many as divide each part.
+    run = Run("vae", halves, DataConfig(), dataclasses.replace(CONFIG, batch_size=12))
+    check(run, LABELLED)
+    assert mesh_of(run).size == 3
     with pytest.raises(UserError, match="--vae.hidden must be positive"):
         VAE(LABELLED.spec, hidden=(-3,))
     gan = GAN(LABELLED.spec, network="mlp", hidden=(8,), d_steps=3)

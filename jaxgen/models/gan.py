@@ -30,6 +30,8 @@ from jaxgen.net import (
     Net,
     Optimizer,
     Params,
+    Precision,
+    apply_in,
     average,
     create,
     descend,
@@ -70,7 +72,8 @@ class Generator(nn.Module):
     ) -> Float[Array, "b h w c"]:
         m = self.model
         if label is not None:
-            z = jnp.concatenate([z, jax.nn.one_hot(label, m.spec.num_classes)], axis=-1)
+            one_hot = jax.nn.one_hot(label, m.spec.num_classes, dtype=z.dtype)
+            z = jnp.concatenate([z, one_hot], axis=-1)
         x = self._dcgan(z) if m.network == "dcgan" else self._mlp(z)
         return jnp.tanh(x) if m.output == "tanh" else x
 
@@ -110,8 +113,8 @@ class Discriminator(nn.Module):
     ) -> Float[Array, " b"]:
         m = self.model
         if label is not None:
-            one_hot = jax.nn.one_hot(label, m.spec.num_classes)[:, None, None]
-            maps = jnp.broadcast_to(one_hot, (*x.shape[:3], m.spec.num_classes))
+            one_hot = jax.nn.one_hot(label, m.spec.num_classes, dtype=x.dtype)
+            maps = jnp.broadcast_to(one_hot[:, None, None], (*x.shape[:3], m.spec.num_classes))
             x = jnp.concatenate([x, maps], axis=-1)
         return self._dcgan(x) if m.network == "dcgan" else self._mlp(x)
 
@@ -179,6 +182,9 @@ class GAN(Model[GANState], Generates):
     """The instance noise falls linearly to zero over this many steps; 0 = it stays."""
     ema: float = 0.999
     """Decay of the generator's moving average, which sampling uses."""
+    precision: Precision = "float32"
+    """Of the networks in training. Parameters, losses and statistics are float32, and so are
+    evaluation and sampling: the figures are exact, and samplers agree to the bit."""
     g_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
     """Of the generator."""
     d_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
@@ -224,7 +230,7 @@ class GAN(Model[GANState], Generates):
         """Images in training mode, and the BatchNorm statistics after them."""
         module = Generator(self, train=True, axis_name=axis_name)
         values = variables(params, g.stats)
-        x, new = module.apply(values, z, label, mutable=["batch_stats"])
+        x, new = apply_in(self.precision, module, values, z, label, mutable=["batch_stats"])
         return x, new.get("batch_stats", {})
 
     def discriminator(
@@ -233,7 +239,7 @@ class GAN(Model[GANState], Generates):
         """Logits in training mode, and the BatchNorm statistics after them."""
         module = Discriminator(self, train=True, axis_name=axis_name)
         values = variables(params, d.stats)
-        logits, new = module.apply(values, x, label, mutable=["batch_stats"])
+        logits, new = apply_in(self.precision, module, values, x, label, mutable=["batch_stats"])
         return logits, new.get("batch_stats", {})
 
     def train_step(
@@ -243,7 +249,8 @@ class GAN(Model[GANState], Generates):
 
         The last update of D and the update of G share one forward pass of G: its vjp is kept and
         given the gradient that the judging D sends back. G's statistics move with that pass alone,
-        D's with its passes over real examples.
+        D's with its passes over real examples. BatchNorm's statistics are those of the whole batch,
+        so it is not taken in parts.
         """
         key_z, key_real, key_fake = jax.random.split(key, 3)
         # Example i goes to discriminator step i % d_steps, however the batch is split over devices.

@@ -23,7 +23,16 @@ from jaxgen.model import (
     example_keys,
     labels_or_all,
 )
-from jaxgen.net import NetState, Optimizer, Params, create, create_state, train_net
+from jaxgen.net import (
+    NetState,
+    Optimizer,
+    Params,
+    Precision,
+    apply_in,
+    create,
+    create_state,
+    train_net,
+)
 
 # How a causal convolution is run: on the image as a whole, or on one pixel and group of features.
 RunConv = Callable[[CausalConv, Array], Array]
@@ -133,17 +142,18 @@ class PixelCNNNet(nn.Module):
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """The parameters of every sub-pixel given those before it; keys turn dropout on."""
-        h = self.run(x, lambda layer, h: layer(h), self._one_hot(label), keys)
+        one_hot = self._one_hot(label, x.dtype)
+        h = self.run(x, lambda layer, h: layer(h), one_hot, keys)
         return h.reshape(*h.shape[:-1], self.channels, self.num_params)
 
     def parts(self, label: Int[Array, " b"] | None) -> list[Parts]:
         """The parts of every causal convolution, in the order in which `run` runs them."""
-        one_hot = self._one_hot(label)
+        one_hot = self._one_hot(label, jnp.float32)
         blocks = [parts for block in self.stack for parts in block.parts(one_hot)]
         return [self.first.parts(), *blocks, self.hidden.parts(), self.out.parts()]
 
-    def _one_hot(self, label: Int[Array, " b"] | None) -> Array | None:
-        return None if label is None else jax.nn.one_hot(label, self.num_classes)
+    def _one_hot(self, label: Int[Array, " b"] | None, dtype: Any) -> Array | None:
+        return None if label is None else jax.nn.one_hot(label, self.num_classes, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,12 @@ class PixelCNN(Model[NetState], Completes):
     sampler: Literal["cached", "wavefront", "naive"] = "cached"
     """cached: the cost of one forward pass; wavefront: that in fewer, wider steps, for small
     batches; naive: the whole net per sub-pixel. The images are the same."""
+    accumulate: int = 1
+    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    same to rounding."""
+    precision: Precision = "float32"
+    """Of the network in training. Parameters, losses and statistics are float32, and so are
+    evaluation and sampling: the figures are exact, and samplers agree to the bit."""
     optimizer: Optimizer = Optimizer()
     """Of the whole network."""
 
@@ -188,6 +204,12 @@ class PixelCNN(Model[NetState], Completes):
             raise UserError("--pixelcnn.blocks must not be negative; --pixelcnn.ema lies in [0, 1)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--pixelcnn.dropout must lie in [0, 1); got {self.dropout}")
+        if self.accumulate < 1:
+            raise UserError(f"--pixelcnn.accumulate must be at least 1; got {self.accumulate}")
+
+    @property
+    def parts(self) -> int:
+        return self.accumulate
 
     @property
     def likelihood(self) -> Likelihood:
@@ -211,23 +233,26 @@ class PixelCNN(Model[NetState], Completes):
         return create_state(create(self.network, self.optimizer, key, image, label))
 
     def log_prob(
-        self, params: Params, batch: Batch, keys: Key[Array, " b"] | None = None
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Key[Array, " b"] | None = None,
+        precision: Precision = "float32",
     ) -> Float[Array, "b h w c"]:
-        """log p of every sub-pixel given those before it, in nats."""
-        x = self.spec.to_float(batch["image"])
-        logits: Any = self.network.apply({"params": params}, x, batch.get("label"), keys)
+        """log p of every sub-pixel given those before it, in nats; keys turn dropout on."""
+        x, label = self.spec.to_float(batch["image"]), batch.get("label")
+        logits = apply_in(precision, self.network, {"params": params}, x, label, keys)
         return self.likelihood.log_prob(logits, batch["image"])
 
     def train_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
     ) -> tuple[NetState, Metrics]:
-        keys = example_keys(key, batch["index"])
-
-        def loss(params: Params) -> tuple[Array, Metrics]:
-            nll = -self.log_prob(params, batch, keys).sum((1, 2, 3)).mean()
+        def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
+            keys = example_keys(key, batch["index"])
+            nll = -self.log_prob(params, batch, keys, self.precision).sum((1, 2, 3)).mean()
             return nll, {"nll": nll}
 
-        return train_net(self.optimizer, self.ema, state, loss, axis_name)
+        return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

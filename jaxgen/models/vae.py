@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -33,7 +33,16 @@ from jaxgen.model import (
     labels_or_all,
     normal_like,
 )
-from jaxgen.net import NetState, Optimizer, Params, create, create_state, train_net
+from jaxgen.net import (
+    NetState,
+    Optimizer,
+    Params,
+    Precision,
+    apply_in,
+    create,
+    create_state,
+    train_net,
+)
 
 LOGVAR_RANGE = (-15.0, 15.0)
 
@@ -114,7 +123,8 @@ class VAENet(nn.Module):
     def _with_label(self, h: Array, label: Array | None) -> Array:
         if label is None:
             return h
-        return jnp.concatenate([h, jax.nn.one_hot(label, self.model.spec.num_classes)], axis=-1)
+        one_hot = jax.nn.one_hot(label, self.model.spec.num_classes, dtype=h.dtype)
+        return jnp.concatenate([h, one_hot], axis=-1)
 
     def __call__(
         self, x: Array, label: Array | None
@@ -161,6 +171,12 @@ class VAE(Model[NetState], Generates, Reconstructs):
     """Samples of the bound that validation uses: 1 = the ELBO, more = importance-weighted."""
     final_k: int = 500
     """Samples of the importance-weighted bound in the final report."""
+    accumulate: int = 1
+    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    same to rounding."""
+    precision: Precision = "float32"
+    """Of the networks in training. Parameters, losses and statistics are float32, and so are
+    evaluation and sampling: the figures are exact, and samplers agree to the bit."""
     optimizer: Optimizer = Optimizer()
     """Of both networks, which share one loss."""
 
@@ -181,6 +197,12 @@ class VAE(Model[NetState], Generates, Reconstructs):
             raise UserError("--vae.filters and --vae.hidden must be positive; --vae.ema in [0, 1)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--vae.dropout must lie in [0, 1); got {self.dropout}")
+        if self.accumulate < 1:
+            raise UserError(f"--vae.accumulate must be at least 1; got {self.accumulate}")
+
+    @property
+    def parts(self) -> int:
+        return self.accumulate
 
     @property
     def p(self) -> Likelihood:
@@ -216,13 +238,16 @@ class VAE(Model[NetState], Generates, Reconstructs):
         return create_state(create(self.net, self.optimizer, key, image, label))
 
     def encode(
-        self, params: Params, batch: Batch, keys: Key[Array, " b"] | None = None
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Key[Array, " b"] | None = None,
+        precision: Precision = "float32",
     ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
         """Mean and log variance of q(z | x); keys turn dropout on."""
         x = (1.0 + self.spec.to_float(batch["image"])) / 2
-        label = batch.get("label")
-        posterior: Any = self.net.apply({"params": params}, x, label, keys, method="encode")
-        return posterior
+        inputs = x, batch.get("label"), keys
+        return apply_in(precision, self.net, {"params": params}, *inputs, method="encode")
 
     def decode(
         self,
@@ -230,10 +255,11 @@ class VAE(Model[NetState], Generates, Reconstructs):
         z: Float[Array, "b z"],
         label: Int[Array, " b"] | None = None,
         keys: Key[Array, " b"] | None = None,
+        precision: Precision = "float32",
     ) -> Float[Array, "b h w c p"]:
         """Parameters of p(x | z); keys turn dropout on."""
-        decoded: Any = self.net.apply({"params": params}, z, label, keys, method="decode")
-        return decoded
+        inputs = z, label, keys
+        return apply_in(precision, self.net, {"params": params}, *inputs, method="decode")
 
     def elbo(
         self, key: Key[Array, ""], params: Params, batch: Batch, train: bool = False
@@ -244,10 +270,11 @@ class VAE(Model[NetState], Generates, Reconstructs):
         """
         key_z, key_dropout = jax.random.split(key)
         keys = example_keys(key_dropout, batch["index"]) if train else None
-        mean, logvar = self.encode(params, batch, keys)
+        precision = self.precision if train else "float32"
+        mean, logvar = self.encode(params, batch, keys, precision)
         noise = normal_like(key_z, batch["index"], (self.latents,))
         z = mean + jnp.exp(0.5 * logvar) * noise
-        decoded = self.decode(params, z, batch.get("label"), keys)
+        decoded = self.decode(params, z, batch.get("label"), keys, precision)
         log_px = self.p.log_prob(decoded, batch["image"]).sum((1, 2, 3))
         return log_px, kl_standard_normal(mean, logvar).sum(-1)
 
@@ -271,12 +298,14 @@ class VAE(Model[NetState], Generates, Reconstructs):
     ) -> tuple[NetState, Metrics]:
         beta = self.beta * jnp.minimum(1.0, (state.step + 1) / max(self.warmup, 1))
 
-        def loss(params: Params) -> tuple[Array, Metrics]:
-            log_px, kl = (v.mean() for v in self.elbo(key, params, batch, train=True))
+        def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
+            # The parts share the key: the noise of an example follows from its index too.
+            elbo = self.elbo(jax.random.clone(key), params, batch, train=True)
+            log_px, kl = (v.mean() for v in elbo)
             metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
             return beta * kl - log_px, metrics
 
-        return train_net(self.optimizer, self.ema, state, loss, axis_name)
+        return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

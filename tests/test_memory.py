@@ -1,0 +1,49 @@
+"""A model that outgrows memory: a batch in parts takes less of it, and the step is the same."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_steps import SMALL, _batch, _close
+
+from jaxgen import ImageSpec, PixelCNN
+from jaxgen.errors import UserError
+
+SAVING = {"pixelcnn": ({"accumulate": 4}, {"accumulate": 2}), "vae": ({"accumulate": 4},)}
+CASES = [(name, fields) for name, variants in SAVING.items() for fields in variants]
+
+
+@pytest.mark.parametrize(("name", "fields"), CASES)
+def test_the_step_is_the_same(name, fields, random_state):
+    """Dropout and the VAE's noise included: they follow from an example's index."""
+    model, batch = SMALL[name], _batch(8)
+    assert model.dropout > 0
+    state = random_state(model)
+    results = [
+        jax.jit(m.train_step)(jax.random.key(1), state, batch)
+        for m in (model, dataclasses.replace(model, **fields))
+    ]
+    _close(results[1], results[0])
+
+
+def test_parts_are_at_least_one():
+    for name in ("pixelcnn", "vae"):
+        with pytest.raises(UserError, match=f"--{name}.accumulate must be at least 1"):
+            dataclasses.replace(SMALL[name], accumulate=0)
+
+
+def _temporary_bytes(**fields):
+    """What a step on 64 images of 28x28 needs beside its arguments and results, by XLA's count."""
+    model = PixelCNN(ImageSpec(28, 28, 1, 2), blocks=4, **fields)
+    state = jax.eval_shape(model.init, jax.random.key(0))
+    batch = {"image": jax.ShapeDtypeStruct((64, 28, 28, 1), jnp.uint8),
+             "index": jax.ShapeDtypeStruct((64,), jnp.int32)}  # fmt: skip
+    compiled = jax.jit(model.train_step).lower(jax.random.key(0), state, batch).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_falls():
+    whole = _temporary_bytes()
+    for fields, share in (({"accumulate": 8}, 0.2),):
+        assert _temporary_bytes(**fields) < share * whole
