@@ -170,24 +170,19 @@ def test_causal_conv_equals_a_masked_full_kernel(kind, kernel):
             full[reach, reach, i, o] = rows[reach, reach, i, o]
     expected = _plain(x, jnp.asarray(full), 1, "SAME") + b[None, None, None]
     np.testing.assert_array_equal(layer.apply(values, x), expected)
-    # In parts, as the samplers run it: the rows above, the pixels to the left, the pixel itself.
+    # Its parts, as the samplers add them up: the taps before the centre, and the pixel itself.
+    parts = layer.bind(values).parts()
     padded = jnp.pad(x, ((0, 0), (reach, 0), (reach, reach), (0, 0)))
-    run = jax.jit(layer.apply, static_argnums=2, static_argnames="group")
     for row, column in [(0, 0), (1, 4), (3, 2)]:
         window = padded[:, row : row + reach + 1, column : column + kernel]
-        centre, past = window[:, reach, reach], None
-        if reach:
-            taps = window.reshape(2, -1, ins)[:, : reach * kernel + reach]
-            past = run(values, taps, "past")
-            left = run(values, taps[:, -reach:], "past")
-            rows_above = padded[:, row : row + reach, reach : reach + 5].transpose(1, 2, 0, 3)
-            above = run(values, rows_above, "above")[column]
-            np.testing.assert_array_equal(left + above, past)
-        for group in range(groups):
-            known = centre[:, : group + 1]  # one feature a group comes in
-            features = run(values, known, "centre", past, group=group)
-            whole = expected[:, row, column, 2 * group : 2 * group + 2]
-            np.testing.assert_array_equal(features, whole)
+        taps = window.reshape(2, -1, ins)[:, : reach * kernel + reach]
+        share = jnp.einsum("bni,nio->bo", taps, parts.before) + parts.bias
+        centre, features = window[:, reach, reach], []
+        for group, weights in enumerate(parts.centre):
+            assert weights.shape == (group + (kind == "B"), 2)  # one feature a group comes in
+            features.append(centre[:, : len(weights)] @ weights)
+        pixel = share + jnp.concatenate(features, -1)
+        np.testing.assert_array_equal(pixel, expected[:, row, column])
 
 
 @pytest.mark.parametrize("features,groups", [(7, 3), (6, 3), (64, 1), (4, 3)])
