@@ -18,6 +18,7 @@ from jaxgen.registry import MODELS as PRESETS
 MODELS = {
     **{name: model for name, model in SMALL.items() if model.parts == 1},
     "pixelcnn, plain": dataclasses.replace(SMALL["pixelcnn"], block="plain"),
+    "pixelcnn, for memory": dataclasses.replace(SMALL["pixelcnn"], remat=True, accumulate=2),
     "vae, convolutions": dataclasses.replace(SMALL["vae"], network="conv", scale="shared"),
     "vae, transposed": dataclasses.replace(SMALL["vae"], network="conv", upsample="transpose"),
     "gan, r1": dataclasses.replace(SMALL["gan"], d_norm="none", r1=0.5),

@@ -96,6 +96,11 @@ class PlainBlock(nn.Module):
 BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
 
 
+def _fold(keys: Array | None, i: int | Array) -> Array | None:
+    """The keys of block i."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+
+
 class PixelCNNNet(nn.Module):
     """7x7 masked convolution (A), blocks (B), two 1x1 layers, p numbers per sub-pixel."""
 
@@ -109,6 +114,7 @@ class PixelCNNNet(nn.Module):
     num_params: int
     num_classes: int
     dropout: float
+    remat: bool
 
     def setup(self) -> None:
         groups = self.channels
@@ -128,12 +134,33 @@ class PixelCNNNet(nn.Module):
         label: Array | None = None,
         keys: Key[Array, " b"] | None = None,
     ) -> Array:
-        """The network, its causal convolutions run by `run`; label = one-hot [b k]."""
+        """The network, its causal convolutions run by `run`; label = one-hot [b k]; keys say that
+        it is trained."""
         h = run(self.first, x)
-        for i, block in enumerate(self.stack):
-            block_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            h = block(h, label, run, block_keys)
+        if self.remat and keys is not None and self.stack:
+            h = self._recomputed(h, run, label, keys)
+        else:
+            for i, block in enumerate(self.stack):
+                h = block(h, label, run, _fold(keys, i))
         return run(self.out, jax.nn.relu(run(self.hidden, jax.nn.relu(h))))
+
+    def _recomputed(self, h: Array, run: RunConv, label: Array | None, keys: Array) -> Array:
+        """The blocks, of which the backward pass keeps the inputs alone.
+
+        They are one loop over their stacked parameters: XLA on CPU takes a block computed twice
+        outside a loop for the same, and keeps it.
+        """
+        block = self.stack[0].clone(parent=None)
+        params = [block.variables["params"] for block in self.stack]
+
+        def step(h: Array, now: Any) -> tuple[Array, None]:
+            values, i = now
+            out: Any = block.apply({"params": values}, h, label, run, _fold(keys, i))
+            return out, None
+
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        numbered = stacked, jnp.arange(len(params))
+        return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), h, numbered)[0]
 
     def __call__(
         self,
@@ -183,6 +210,8 @@ class PixelCNN(Model[NetState], Completes):
     accumulate: int = 1
     """Parts that a device's batch is taken in, one after another, for memory; the step is the
     same to rounding."""
+    remat: bool = False
+    """Recompute each block's features in the backward pass: memory for time."""
     precision: Precision = "float32"
     """Of the network in training. Parameters, losses and statistics are float32, and so are
     evaluation and sampling: the figures are exact, and samplers agree to the bit."""
@@ -221,6 +250,7 @@ class PixelCNN(Model[NetState], Completes):
         return PixelCNNNet(
             self.block, self.features, self.blocks, self.head, self.first_kernel, self.kernel,
             self.spec.channels, self.likelihood.num_params, self.spec.num_classes, self.dropout,
+            self.remat,
         )  # fmt: skip
 
     @property
