@@ -19,6 +19,7 @@ import numpy as np
 import jaxgen
 from jaxgen import loop
 from jaxgen.data import Dataset, Split
+from jaxgen.describe import in_one_piece
 from jaxgen.feed import Feed
 from jaxgen.parallel import on_every_device
 from jaxgen.rundir import environment, write_atomic
@@ -124,7 +125,9 @@ def batch_shapes(model: jaxgen.Model, num: int) -> dict[str, jax.ShapeDtypeStruc
 def step_flops(model: jaxgen.Model, batch: int) -> float:
     key = jax.random.key(0)
     state = jax.eval_shape(model.init, key)
-    return flops(model.train_step, key, state, batch_shapes(model, batch * model.minibatches))
+    return flops(
+        in_one_piece(model).train_step, key, state, batch_shapes(model, batch * model.minibatches)
+    )
 
 
 # What is measured.

@@ -1,10 +1,12 @@
 """What a model is made of, before it is trained."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxgen.model import Model
 from jaxgen.net import Net
 from jaxgen.run import Run
 
@@ -30,7 +32,7 @@ def describe(run: Run, protocol: str) -> str:
         name: jax.ShapeDtypeStruct((model.minibatches * size, *x.shape[1:]), x.dtype)
         for name, x in batch.items()
     }
-    train = _flops(model.train_step, key, state, many) / size
+    train = _flops(in_one_piece(model).train_step, key, state, many) / size
     evaluate = _flops(model.eval_step, key, state, batch) / size
     lines += [
         f"train step    {train / 1e6:,.1f} MFLOP per image of a batch of {size}",
@@ -38,6 +40,12 @@ def describe(run: Run, protocol: str) -> str:
         *(f"{name:13s} {value}" for name, value in model.facts().items()),
     ]
     return "\n".join(lines)
+
+
+def in_one_piece(model: Model) -> Model:
+    """The model whose step has no loop over parts or blocks: XLA counts a loop's body once."""
+    whole = {"accumulate": 1, "remat": False}
+    return dataclasses.replace(model, **{n: v for n, v in whole.items() if hasattr(model, n)})
 
 
 def parameters(state: Any) -> int:
