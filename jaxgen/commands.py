@@ -134,13 +134,14 @@ class Complete(Command):
         batch = _images(saved, self.images, self.count)
         known = _known(self.mask, saved)
         given = np.asarray(batch["image"])
-        image = jnp.asarray(given.repeat(self.num, 0))
-        label = jnp.repeat(batch["label"], self.num) if "label" in batch else None
-        keep = jnp.broadcast_to(known, image.shape)
-        filled = jax.jit(model.complete)(
-            jax.random.key(self.seed), saved.state, image, keep, label, self.temperature
-        )
-        rows = np.asarray(filled).reshape(len(given), self.num, *model.spec.shape)
+        image = given.repeat(self.num, 0)
+        label = np.repeat(batch["label"], self.num) if "label" in batch else None
+        keep = np.broadcast_to(known, image.shape)
+        mesh, key = make_mesh(), jax.random.key(self.seed)
+        state = put(mesh, WHOLE, saved.state)
+        chunks = evaluate.completions(model, mesh, key, state, image, keep, label, self.temperature)
+        filled = np.concatenate(list(_progress(chunks, len(image))))
+        rows = filled.reshape(len(given), self.num, *model.spec.shape)
         shown = np.where(known, given, 0)[:, None]
         _write_grid(Path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
 

@@ -44,7 +44,7 @@ def describe(run: Run, protocol: str) -> str:
 
 def in_one_piece(model: Model) -> Model:
     """The model whose step has no loop over parts or blocks: XLA counts a loop's body once."""
-    whole = {"accumulate": 1, "remat": False}
+    whole: dict[str, Any] = {"accumulate": 1, "remat": False}
     return dataclasses.replace(model, **{n: v for n, v in whole.items() if hasattr(model, n)})
 
 

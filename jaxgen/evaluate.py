@@ -74,14 +74,53 @@ def samples(
     temperature: float = 1.0,
 ) -> Iterator[np.ndarray]:
     """Yields samples 0..num-1 in chunks, uint8 [n h w c]; the chunks' size changes no image."""
-    share = min(CHUNK, -(-num // mesh.size))
-    size = share * mesh.size
-    step = _sample_step(model, mesh, share)
-    for start in range(0, num, size):
-        ids = np.arange(start, start + size)
-        part = None if label is None else put(mesh, SPLIT, label[np.minimum(ids, num - 1)])
+    step = _sample_step(model, mesh, _share(mesh, num))
+    for start, ids in _chunks(mesh, num):
+        part = None if label is None else put(mesh, SPLIT, label[ids])
         images = step(key, state, part, jnp.float32(temperature), jnp.int32(start))
         yield np.asarray(images)[: num - start]
+
+
+@functools.lru_cache(maxsize=16)
+def _complete_step(model: Any, mesh: Mesh, num: int) -> Callable[..., Array]:
+    def step(key: Any, state: Any, given: Any, temperature: Any, start: Any) -> Array:
+        start = start + jax.lax.axis_index(AXIS) * num
+        image, known, label = given
+        return model.complete(key, state, image, known, label, temperature, start)
+
+    return data_parallel(step, mesh, (WHOLE, WHOLE, SPLIT, WHOLE, WHOLE), SPLIT)
+
+
+def completions(
+    model: Any,
+    mesh: Mesh,
+    key: Key[Array, ""],
+    state: Any,
+    image: np.ndarray,
+    known: np.ndarray,
+    label: np.ndarray | None = None,
+    temperature: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """Yields the images [n h w c], completed by a model that `Completes`, in chunks like those of
+    `samples`."""
+    num = len(image)
+    step = _complete_step(model, mesh, _share(mesh, num))
+    for start, ids in _chunks(mesh, num):
+        given = put(mesh, SPLIT, (image[ids], known[ids], None if label is None else label[ids]))
+        images = step(key, state, given, jnp.float32(temperature), jnp.int32(start))
+        yield np.asarray(images)[: num - start]
+
+
+def _share(mesh: Mesh, num: int) -> int:
+    """Images that each device makes at a time."""
+    return min(CHUNK, -(-num // mesh.size))
+
+
+def _chunks(mesh: Mesh, num: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The first index of each chunk, and all of them; the last one is filled up by repeating."""
+    size = _share(mesh, num) * mesh.size
+    for start in range(0, num, size):
+        yield start, np.minimum(np.arange(start, start + size), num - 1)
 
 
 def draw(model: Model, mesh: Mesh, key: Key[Array, ""], state: Any, num: int) -> np.ndarray:
