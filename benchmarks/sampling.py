@@ -8,11 +8,13 @@ a whole pass, and their time is multiplied up to all sub-pixels. Every sampler t
 offers is timed; the targets are asked of the fastest.
 """
 
+import contextlib
 import dataclasses
 import typing
 from typing import Any, ClassVar
 
 import common
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -21,6 +23,7 @@ from jaxgen.parallel import SPLIT, WHOLE, data_parallel, on_every_device
 from jaxgen.sampling import Draw, sample_pixels_naive
 
 MATMUL, FORWARD, NAIVE = "matrix product", "forward", "naive"
+USUAL = "naive, full masked kernels"
 NEEDS = {
     ("28x28x1, 2 levels, 3x3", 1): ("", ">= 300"),
     ("28x28x1, 2 levels, 7x7", 1): ("", ">= 300"),
@@ -58,8 +61,28 @@ def samplers(model: jaxgen.PixelCNN) -> list[str]:
     return [name for name in typing.get_args(hint) if name != NAIVE]
 
 
-def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int) -> common.Run:
-    """Draws the first sub-pixels, by one whole pass each; a unit is `FewPixels.dims` of them."""
+def full_kernels(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Runs a masked convolution as it is usually written: the whole kernel, times a mask."""
+    layer = context.module
+    if not isinstance(layer, jaxgen.CausalConv) or context.method_name != "__call__":
+        return run(*args, **kwargs)
+    parts, (x,) = layer.parts(), args
+    k, start = parts.kernel, 0
+    taps = jnp.zeros((k * k, x.shape[-1], layer.features)).at[: k * k // 2].set(parts.before)
+    for weights in parts.centre:
+        rows, stop = weights.shape[0], start + weights.shape[1]
+        taps, start = taps.at[k * k // 2, :rows, start:stop].set(weights), stop
+    numbers = ("NHWC", "HWIO", "NHWC")
+    kernel = taps.reshape(k, k, *taps.shape[1:])
+    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+    return y + parts.bias
+
+
+def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int, usual: bool = False) -> common.Run:
+    """Draws the first sub-pixels, by one whole pass each; a unit is `FewPixels.dims` of them.
+
+    `usual`: with full masked kernels, instead of our cropped ones.
+    """
     few = FewPixels(*dataclasses.astuple(model.spec))
     image = jnp.zeros((num, *model.spec.shape), jnp.uint8)
     keys = jax.random.split(jax.random.key(0), num)
@@ -71,7 +94,8 @@ def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int) -> common.Run:
     def step(params: Any) -> Any:
         bound = model.network.bind({"params": params})
         draw = Draw(noise, model.likelihood.pick)
-        return sample_pixels_naive(bound, few, draw, image, jnp.zeros(image.shape, bool))
+        with nn.intercept_methods(full_kernels) if usual else contextlib.nullcontext():
+            return sample_pixels_naive(bound, few, draw, image, jnp.zeros(image.shape, bool))
 
     some = data_parallel(step, jaxgen.make_mesh(1), (WHOLE,), SPLIT)
 
@@ -118,21 +142,24 @@ def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dic
     product, unit = common.matmul(asked.quick)
     runs = {FORWARD: forward(model, state, num)}
     runs |= {kind: sampler(model, kind, state, num) for kind in samplers(model)}
-    runs |= {NAIVE: naive_pass(model, state, num), MATMUL: product}
+    runs |= {NAIVE: naive_pass(model, state, num), USUAL: naive_pass(model, state, num, True)}
+    runs[MATMUL] = product
     sides = {side: common.block(run, asked.seconds) for side, run in runs.items()}
     times = common.alternate(sides, asked.rounds)
-    times[NAIVE] = [t * model.spec.dims / FewPixels.dims for t in times[NAIVE]]
+    for side in (NAIVE, USUAL):
+        times[side] = [t * model.spec.dims / FewPixels.dims for t in times[side]]
     key = jax.random.key(0)
     work = common.flops(model.eval_step, key, state, common.batch_shapes(model, num))
     rows = []
-    for side in (FORWARD, *samplers(model), NAIVE):
+    for side in (FORWARD, *samplers(model), NAIVE, USUAL):
         seconds = common.spread(times[side])
         of_limit = common.share(work, {**times, "ours": times[side]}, MATMUL, unit)
         rows.append({
-            "network": name, "batch": num, "side": side, "extrapolated": side == NAIVE,
+            "network": name, "batch": num, "side": side, "extrapolated": side in (NAIVE, USUAL),
             "batch_s": seconds, "images_per_s": num / seconds["median"],
             "over_forward": common.ratio(times[side], times[FORWARD]),
             "naive_over": common.ratio(times[NAIVE], times[side]),
+            "usual_over": common.ratio(times[USUAL], times[side]),
             "forward_gflop": work / 1e9, "share_of_matmul": of_limit,
         })  # fmt: skip
     return rows
@@ -140,7 +167,7 @@ def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dic
 
 def targets_of(rows: list[dict]) -> list[dict]:
     """The fastest sampler of one network and batch against the forward pass and against naive."""
-    offered = [row for row in rows if row["side"] not in (FORWARD, NAIVE)]
+    offered = [row for row in rows if row["side"] not in (FORWARD, NAIVE, USUAL)]
     best = min(offered, key=lambda row: row["batch_s"]["median"])
     name, num = best["network"], best["batch"]
     over_forward, over_naive = NEEDS.get((name, num), ("", ""))
@@ -149,9 +176,11 @@ def targets_of(rows: list[dict]) -> list[dict]:
     peers = {row["side"]: f"{common.span(row['batch_s'])} s" for row in rows}
     one_pass = f"one forward pass, {peers[FORWARD]}"
     naive = f"naive, {peers[NAIVE]}, extrapolated"
+    usual = f"naive with full masked kernels, {peers[USUAL]}, extrapolated"
     return [
         common.target(task, shown, one_pass, best["over_forward"], over_forward),
         common.target(task, shown, naive, best["naive_over"], over_naive),
+        common.target(task, shown, usual, best["usual_over"], over_naive),
     ]
 
 
