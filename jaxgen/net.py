@@ -161,7 +161,7 @@ def train_net(
     a 28x28 VAE's weaker latents fall to Adam's epsilon, and most of them never become active.
     """
     metrics, grads = mean_over(axis_name, _gradients(loss, state.net.params, batch, parts))
-    metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
+    metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
     net = descend(optimizer, state.net, grads, state.net.stats)
     ema = average(state.ema, net.params, ema_decay, state.step)
     return NetState(net, ema, state.step + 1), metrics

@@ -291,7 +291,7 @@ class GAN(Model[GANState], Generates):
         def d_update(d: Net, fake: Array, group: Batch) -> tuple[Net, Metrics]:
             grads, (metrics, stats) = jax.grad(d_loss, has_aux=True)(d.params, d, fake, group)
             grads, metrics, stats = mean_over(axis_name, (grads, metrics, stats))
-            metrics["d_grad_norm"] = optax.global_norm(grads)
+            metrics["d_grad_norm"] = optax.tree.norm(grads)
             return descend(self.d_optimizer, d, grads, stats), metrics
 
         d = state.d
@@ -312,7 +312,7 @@ class GAN(Model[GANState], Generates):
         (grads,) = pull_back(towards_real)
         grads, value, g_stats = mean_over(axis_name, (grads, value, g_stats))
         g = descend(self.g_optimizer, state.g, grads, g_stats)
-        metrics |= {"g_loss": value, "g_grad_norm": optax.global_norm(grads)}
+        metrics |= {"g_loss": value, "g_grad_norm": optax.tree.norm(grads)}
         ema = average(state.ema, g.variables, self.ema, state.step)
         return GANState(g, d, ema, state.step + 1), metrics
 
