@@ -205,8 +205,8 @@ class PixelCNN(Model[NetState], Completes):
     ema: float = 0.995
     """Decay of the parameters' moving average, which evaluation and sampling use."""
     sampler: Literal["cached", "wavefront", "naive"] = "cached"
-    """cached: the cost of one forward pass; wavefront: that in fewer, wider steps, for small
-    batches; naive: the whole net per sub-pixel. The images are the same."""
+    """cached: the cost of one forward pass; wavefront: that in fewer, wider steps;
+    naive: the whole net per sub-pixel. The images are the same."""
     accumulate: int = 1
     """Parts that a device's batch is taken in, one after another, for memory; the step is the
     same to rounding."""
