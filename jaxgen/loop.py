@@ -76,7 +76,7 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
         step_key = jax.random.fold_in(key, progress.step)
         new, metrics = model.train_step(step_key, progress.state, batch, AXIS)
         # By its metrics alone: the choice is then made inside the update, at no cost. Reading
-        # the whole new state first made the step of an MLP a third slower.
+        # the whole new state first made the step of an MLP a fifth slower.
         ok = all_finite(metrics)
         state = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, progress.state)
         bad = 1 - ok.astype(jnp.int32)
