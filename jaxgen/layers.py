@@ -177,3 +177,8 @@ def dropout(
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+def fold_keys(keys: Key[Array, " b"] | None, i: int | Array) -> Key[Array, " b"] | None:
+    """The keys of layer i, made of those of the network; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)

@@ -207,11 +207,7 @@ def sample_pixels_wavefront(
     slots = -(-width // lag)
     many = None if label is None else jnp.tile(label, slots)
     stack = Stack(network, spec, draw, many)
-    # Where each (step, phase, slot) lies in the image, and whether it does.
-    steps, phases, slot = np.ogrid[: height + slots - 1, :lag, :slots]
-    rows, columns = np.broadcast_arrays(steps - slot, lag * slot + phases)
-    inside = (rows >= 0) & (rows < height) & (columns < width)
-    rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+    rows, columns, inside = _diagonals(height, width, lag)
 
     def skewed(x: Array) -> Array:
         """[b h w c] -> [steps phases slots*b c]."""
@@ -261,6 +257,16 @@ def sample_pixels_wavefront(
     levels = levels.reshape(*inside.shape, batch, channels)
     row, column = np.ogrid[:height, :width]
     return levels[row + column // lag, column % lag, column // lag].transpose(2, 0, 1, 3)
+
+
+def _diagonals(height: int, width: int, lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column of each [step phase slot], and whether that lies in the image; where it does
+    not, they are those of some pixel that does."""
+    slots = -(-width // lag)
+    steps, phases, slot = np.ogrid[: height + slots - 1, :lag, :slots]
+    rows, columns = np.broadcast_arrays(steps - slot, lag * slot + phases)
+    inside = (rows >= 0) & (rows < height) & (columns < width)
+    return rows.clip(0, height - 1), columns.clip(0, width - 1), inside
 
 
 def _shift(x: Array, places: int) -> Array:

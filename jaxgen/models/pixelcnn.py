@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxgen import sampling
 from jaxgen.errors import UserError
-from jaxgen.layers import CausalConv, Parts, dropout
+from jaxgen.layers import CausalConv, Parts, dropout, fold_keys
 from jaxgen.likelihoods import Bernoulli, Categorical, Likelihood
 from jaxgen.model import (
     Batch,
@@ -96,11 +96,6 @@ class PlainBlock(nn.Module):
 BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
 
 
-def _fold(keys: Array | None, i: int | Array) -> Array | None:
-    """The keys of block i."""
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-
-
 class PixelCNNNet(nn.Module):
     """7x7 masked convolution (A), blocks (B), two 1x1 layers, p numbers per sub-pixel."""
 
@@ -141,7 +136,7 @@ class PixelCNNNet(nn.Module):
             h = self._recomputed(h, run, label, keys)
         else:
             for i, block in enumerate(self.stack):
-                h = block(h, label, run, _fold(keys, i))
+                h = block(h, label, run, fold_keys(keys, i))
         return run(self.out, jax.nn.relu(run(self.hidden, jax.nn.relu(h))))
 
     def _recomputed(self, h: Array, run: RunConv, label: Array | None, keys: Array) -> Array:
@@ -155,7 +150,7 @@ class PixelCNNNet(nn.Module):
 
         def step(h: Array, now: Any) -> tuple[Array, None]:
             values, i = now
-            out: Any = block.apply({"params": values}, h, label, run, _fold(keys, i))
+            out: Any = block.apply({"params": values}, h, label, run, fold_keys(keys, i))
             return out, None
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)

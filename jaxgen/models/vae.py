@@ -16,6 +16,7 @@ from jaxgen.layers import (
     Conv,
     ConvTranspose,
     dropout,
+    fold_keys,
     halvings,
     upsample,
 )
@@ -92,7 +93,7 @@ class VAENet(nn.Module):
         h = h.reshape(h.shape[0], -1)
         h = dropout(keys, self._with_label(h, label), m.dropout)
         for i, layer in enumerate(self.encoder_layers):
-            h = dropout(_fold(keys, i + 1), act(layer(h)), m.dropout)
+            h = dropout(fold_keys(keys, i + 1), act(layer(h)), m.dropout)
         mean, logvar = jnp.split(self.posterior(h), 2, axis=-1)
         return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
@@ -103,7 +104,7 @@ class VAENet(nn.Module):
         act = ACTIVATIONS[m.activation]
         h = self._with_label(z, label)
         for i, layer in enumerate(self.decoder_layers):
-            h = dropout(_fold(keys, len(m.hidden) + 1 + i), act(layer(h)), m.dropout)
+            h = dropout(fold_keys(keys, len(m.hidden) + 1 + i), act(layer(h)), m.dropout)
         h = self._decode_conv(h) if m.network == "conv" else self.out(h)
         params = h.reshape(h.shape[0], *m.spec.shape, m.outputs)
         if m.scale == "shared":
@@ -131,10 +132,6 @@ class VAENet(nn.Module):
     ) -> tuple[tuple[Array, Array], Float[Array, "b h w c p"]]:
         mean, logvar = self.encode(x, label, None)
         return (mean, logvar), self.decode(mean, label, None)
-
-
-def _fold(keys: Array | None, data: int) -> Array | None:
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, data)
 
 
 @dataclass(frozen=True)
