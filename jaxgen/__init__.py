@@ -23,6 +23,7 @@ from jaxgen.losses import (
     kl_standard_normal,
     normal_log_prob,
 )
+from jaxgen.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.model import (
     Batch,
     Completes,
@@ -77,6 +78,7 @@ __all__ = [
     "Inspection",
     "LIKELIHOODS",
     "Likelihood",
+    "LogisticMixture",
     "MODELS",
     "Metrics",
     "Model",
@@ -99,6 +101,7 @@ __all__ = [
     "check_autoregressive",
     "conv",
     "conv_adjoint",
+    "couple",
     "data_parallel",
     "dropout",
     "example_keys",
@@ -112,6 +115,7 @@ __all__ = [
     "make_mesh",
     "mean_and_error",
     "normal_log_prob",
+    "num_coupled_params",
     "per_example",
     "preset",
     "sample_pixels_cached",
