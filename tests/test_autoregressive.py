@@ -12,11 +12,13 @@ from jaxgen.causality import check_autoregressive
 from jaxgen.model import ImageSpec
 from jaxgen.models.gated import GatedPixelCNN
 from jaxgen.models.pixelcnn import PixelCNN
+from jaxgen.models.pixelcnnpp import PixelCNNPP
 from jaxgen.registry import MODELS
 
 SMALL = {
     "pixelcnn": (PixelCNN, {"features": 6, "blocks": 1, "head": 6, "first_kernel": 3}),
     "gated": (GatedPixelCNN, {"features": 4, "blocks": 3, "head": 6, "first_kernel": 3}),
+    "pixelcnnpp": (PixelCNNPP, {"features": 4, "components": 5}),
 }
 """Every autoregressive model, small."""
 
