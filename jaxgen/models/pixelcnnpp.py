@@ -1,7 +1,7 @@
 """PixelCNN++ (Salimans, Karpathy, Chen & Kingma 2017, arXiv:1701.05517)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,17 +13,9 @@ from jaxgen.layers import fold_keys
 from jaxgen.likelihoods import Likelihood
 from jaxgen.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.models.autoregressive import Autoregressive
-from jaxgen.pyramid import (
-    AboveOfRow,
-    Pixel,
-    Pyramid,
-    Row,
-    StreamConv,
-    Whole,
-    concat_elu,
-    write_pixel,
-)
-from jaxgen.streams import Head, StreamedNet, recall, remember, shift_down, shift_right
+from jaxgen.pyramid import Pyramid, StreamConv, Whole, concat_elu
+from jaxgen.pyramid_sampling import AboveOfRow, Pixel, Row, write_pixel
+from jaxgen.streams import DownConv, Head, StreamedNet, recall, remember, shift_down, shift_right
 
 
 class MixtureHead(nn.Module):
@@ -37,8 +29,10 @@ class MixtureHead(nn.Module):
         self, features: Float[Array, "*b f"], x: Float[Array, "*b c"]
     ) -> Float[Array, "*b c p"]:
         """x: the pixel's levels in [-1, 1], of which channel d sees those before d."""
-        levels = jnp.round((x + 1.0) * ((self.mixture.levels - 1) / 2.0)).astype(jnp.int32)
         raw = nn.Dense(num_coupled_params(self.mixture.components, self.channels))(features)
+        # Masses are float32, whatever the network computes in.
+        raw, x = raw.astype(jnp.float32), x.astype(jnp.float32)
+        levels = jnp.round((x + 1.0) * ((self.mixture.levels - 1) / 2.0)).astype(jnp.int32)
         return couple(self.mixture, raw, levels)
 
 
@@ -54,7 +48,7 @@ class PixelCNNPPNet(StreamedNet):
 
     def setup(self) -> None:
         self.first_above = StreamConv(self.width, "above")
-        self.row_to_left = nn.Conv(self.width, (1, 3))
+        self.row_to_left = DownConv(self.width, 1, 3)
         self.pixel_to_left = nn.Dense(self.width, use_bias=False)
         self.above = Pyramid(self.width, "above", self.blocks, self.scales, self.dropout)
         self.left = Pyramid(self.width, "left", self.blocks, self.scales, self.dropout)
@@ -85,22 +79,24 @@ class PixelCNNPPNet(StreamedNet):
         remember(self, "start", start)
         remember(self, "rows", shares.rows)
         remember(self, "shares", shares.shares)
-        remember(
-            self, "pixel_left", jax.tree.map(lambda x: jnp.zeros_like(x[:, :, :1]), shares.rows)
-        )
+        nothing = jax.tree.map(lambda x: jnp.zeros_like(x[:, :, :1]), shares.rows)
+        remember(self, "pixel_left", nothing)
         remember(self, "row", row + 1)
 
     def pixel(
         self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
     ) -> Float[Array, "b f"]:
-        cached = lambda name: self.get_variable("cache", name)  # noqa: E731
-        row: Array = cached("row") - 1
-        run = Pixel(row, column, cached("shares"), cached("pixel_left"))
+        cache: dict[str, Any] = {
+            name: self.get_variable("cache", name)
+            for name in ("row", "start", "rows", "shares", "pixel_left")
+        }
+        row = cache["row"] - 1
+        run = Pixel(row, column, cache["shares"], cache["pixel_left"])
         x = jnp.where(column > 0, _marked(left)[:, None, None], 0.0)
-        start = jax.lax.dynamic_slice_in_dim(cached("start"), column, 1, 2)
+        start = jax.lax.dynamic_slice_in_dim(cache["start"], column, 1, 2)
         out, _ = self.left(start + self.pixel_to_left(x), run, label, None, None)
         remember(self, "pixel_left", run.states)
-        remember(self, "rows", write_pixel(cached("rows"), run.states, row, column))
+        remember(self, "rows", write_pixel(cache["rows"], run.states, row, column))
         return concat_elu(out[:, 0, 0])
 
 
@@ -146,3 +142,14 @@ class PixelCNNPP(Autoregressive):
             self.spec.num_classes, self.features, self.blocks, self.scales, self.dropout,
             self.spec.channels, self.likelihood,
         )  # fmt: skip
+
+    def facts(self) -> dict[str, str]:
+        """How far the prediction of a pixel reaches at least, through all resolutions."""
+        reach = 2 * 2 * self.blocks
+        for _ in range(self.scales - 1):
+            reach = 2 * reach + 1 + 2 * (2 * self.blocks + 1)
+        return {
+            "sees": f"at least {reach + 2} rows above, {reach + 1} columns to each side, and as "
+            "many to the left in the pixel's own row: no blind spot",
+            **super().facts(),
+        }
