@@ -144,12 +144,13 @@ class PixelCNNPP(Autoregressive):
         )  # fmt: skip
 
     def facts(self) -> dict[str, str]:
-        """How far the prediction of a pixel reaches at least, through all resolutions."""
-        reach = 2 * 2 * self.blocks
+        """How far the prediction of a pixel reaches at least; half the resolution reaches further,
+        but of a pixel in an odd row it knows neither that row nor the one above."""
+        rows, columns = 4 * self.blocks, 4 * self.blocks + 1 + (self.scales > 1)
         for _ in range(self.scales - 1):
-            reach = 2 * reach + 1 + 2 * (2 * self.blocks + 1)
+            rows = 2 * rows + 1 + 2 * (2 * self.blocks + 1)
         return {
-            "sees": f"at least {reach + 2} rows above, {reach + 1} columns to each side, and as "
-            "many to the left in the pixel's own row: no blind spot",
+            "sees": f"at least {rows + 2} rows above; in its own row at least {columns} columns to "
+            "the left, and in the row above as many to each side",
             **super().facts(),
         }
