@@ -12,11 +12,16 @@ from jaxgen.causality import check_autoregressive
 from jaxgen.model import ImageSpec
 from jaxgen.models.gated import GatedPixelCNN
 from jaxgen.models.pixelcnn import PixelCNN
+from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.registry import MODELS
 
 SMALL = {
     "pixelcnn": (PixelCNN, {"features": 6, "blocks": 1, "head": 6, "first_kernel": 3}),
     "gated": (GatedPixelCNN, {"features": 4, "blocks": 3, "head": 6, "first_kernel": 3}),
+    "pixelsnail": (
+        PixelSNAIL,
+        {"features": 4, "blocks": 2, "layers": 1, "attention": 4, "head": 6},
+    ),
 }
 """Every autoregressive model, small."""
 
