@@ -60,7 +60,7 @@ def attend(
 
     def part(now: tuple[Array, Array]) -> Array:
         first, q = now
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32)
         seen = jnp.arange(n)[None] <= first + jnp.arange(size)[:, None]
         scores = jnp.where(seen[None, None], scores / q.shape[-1] ** 0.5, -jnp.inf)
         return jnp.einsum("bhqk,bkhe->bqhe", jax.nn.softmax(scores).astype(v.dtype), v)
@@ -159,8 +159,6 @@ class Block(nn.Module):
             return GatedResidual(features, kernel, kernel, self.dropout)
 
         self.convolutions = [residual(self.features, self.kernel) for _ in range(self.layers)]
-        self.asked = residual(self.features + 2, 1)
-        self.known = residual(self.features + self.context, 1)
         self.queries = nn.Dense(self.attention)
         self.keys_values = nn.Dense(2 * self.attention)
         self.attend = Attention(self.heads)
@@ -183,12 +181,10 @@ class Block(nn.Module):
         """Of images; or, with `at`, of one pixel."""
         for i, layer in enumerate(self.convolutions):
             h = layer(h, label, fold_keys(keys, i), at)
-        layers = [fold_keys(keys, self.layers + i) for i in range(3)]
-        asked = self.asked(jnp.concatenate([h, where], -1), label, layers[0], at)
-        known = self.known(jnp.concatenate([h, where, before], -1), label, layers[1], at)
-        k, v = jnp.split(self.keys_values(known), 2, -1)
-        found = self.attend(self.queries(asked), k, v, places, at)
-        return self.merge(h, label, layers[2], at, found)
+        seen = concat_elu(jnp.concatenate([h, where], -1))
+        k, v = jnp.split(self.keys_values(jnp.concatenate([seen, before], -1)), 2, -1)
+        found = self.attend(self.queries(seen), k, v, places, at)
+        return self.merge(h, label, fold_keys(keys, self.layers), at, found)
 
 
 class PixelSNAILNet(StreamedNet):
