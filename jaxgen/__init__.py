@@ -39,6 +39,7 @@ from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
 from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
+from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
@@ -52,7 +53,7 @@ from jaxgen.sampling import (
     sample_pixels_wavefront,
 )
 from jaxgen.saved import SavedRun, load_run
-from jaxgen.streams import DownConv, RightConv, StreamedNet
+from jaxgen.streams import DownConv, DownRightConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"
 
@@ -73,6 +74,7 @@ __all__ = [
     "Discriminator",
     "DiscretizedLogistic",
     "DownConv",
+    "DownRightConv",
     "Draw",
     "GAN",
     "GANState",
@@ -93,6 +95,8 @@ __all__ = [
     "Optimizer",
     "PixelCNN",
     "PixelCNNNet",
+    "PixelSNAIL",
+    "PixelSNAILNet",
     "Preset",
     "Reconstructs",
     "RightConv",

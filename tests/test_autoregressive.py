@@ -20,7 +20,7 @@ SMALL = {
     "gated": (GatedPixelCNN, {"features": 4, "blocks": 3, "head": 6, "first_kernel": 3}),
     "pixelsnail": (
         PixelSNAIL,
-        {"features": 4, "blocks": 2, "layers": 1, "attention": 4, "head": 6},
+        {"features": 4, "blocks": 1, "layers": 1, "attention": 4, "head": 6},
     ),
 }
 """Every autoregressive model, small."""

@@ -28,7 +28,7 @@ SEEDS = (5, 6, 7)
 
 def _small(model):
     """The model on tiny images: each field that sets a size is cut, each optimizer is SGD."""
-    sizes = {"features": 4, "blocks": 1, "head": 4, "first_kernel": 3, "filters": 2,
+    sizes = {"features": 4, "blocks": 1, "layers": 1, "head": 4, "first_kernel": 3, "filters": 2,
              "hidden": (8, 8), "latents": 3}  # fmt: skip
     fields = {name: value for name, value in sizes.items() if hasattr(model, name)}
     for field in dataclasses.fields(model):

@@ -1,8 +1,8 @@
 """PixelSNAIL: causal convolutions and causal self-attention (Chen et al. 2018, arXiv:1712.09763).
 
-In place of the paper's weight normalization there is none, and attention may have several heads.
-A pixel's key and value know the pixel before it, in the order of generation, and not itself: so a
-pixel attends to its own place too, and no place has nothing to attend to.
+Unlike the paper's, attention may have several heads; queries, keys and values are one product
+each; and weights are not normalized. A place's key and value know the pixel before it, in raster
+order, and not its own: so a place attends to itself too, and the first one has that to attend to.
 """
 
 from dataclasses import dataclass
@@ -76,33 +76,38 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Causal attention of several heads, from queries, keys and values side by side."""
+    """Causal attention of several heads in images of so many places."""
 
     heads: int
+    places: int
 
     def __call__(
         self,
         q: Float[Array, "b *hw a"],
         k: Float[Array, "b *hw a"],
         v: Float[Array, "b *hw a"],
-        places: int,
         at: At | None = None,
     ) -> Float[Array, "b *hw a"]:
-        """Of images of so many places; or of one pixel, which is remembered."""
+        """Of whole images, a = heads * d; or of one pixel, whose key and value join those that
+        are remembered."""
         shape, heads = q.shape, (self.heads, q.shape[-1] // self.heads)
         if at is None:
-            q, k, v = (x.reshape(shape[0], places, *heads) for x in (q, k, v))
+            q, k, v = (x.reshape(shape[0], self.places, *heads) for x in (q, k, v))
             return attend(q, k, v).reshape(shape)
-        q = q.reshape(1, shape[0], *heads)
-        k, v = (
-            recall(self, name, (places, shape[0], *heads)).at[at.place].set(x.reshape(q.shape[1:]))
-            for name, x in (("keys", k), ("values", v))
-        )
-        remember(self, "keys", k)
-        remember(self, "values", v)
-        seen = (jnp.arange(places) <= at.place)[:, None, None]
-        scores = jnp.where(seen, (q * k).sum(-1) / heads[1] ** 0.5, -jnp.inf)
-        return (jax.nn.softmax(scores, 0)[..., None] * v).sum(0).reshape(shape)
+        k, v = self._kept("keys", k, heads, at), self._kept("values", v, heads, at)
+        seen = (jnp.arange(self.places) <= at.place)[:, None, None]
+        scores = (q.reshape(1, shape[0], *heads) * k).sum(-1) / heads[1] ** 0.5
+        weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), 0)
+        return (weights[..., None] * v).sum(0).reshape(shape)
+
+    def _kept(
+        self, name: str, x: Float[Array, "b a"], heads: tuple[int, int], at: At
+    ) -> Float[Array, "n b heads d"]:
+        """Those of all places, this one's with them, zeros after it."""
+        kept = recall(self, name, (self.places, x.shape[0], *heads))
+        kept = kept.at[at.place].set(x.reshape(kept.shape[1:]))
+        remember(self, name, kept)
+        return kept
 
 
 class GatedResidual(nn.Module):
@@ -110,14 +115,14 @@ class GatedResidual(nn.Module):
     input (Salimans et al. 2017, arXiv:1701.05517, section 2.4)."""
 
     features: int
-    rows: int
-    columns: int
+    kernel: int
+    """Rows and columns that each convolution sees."""
     dropout: float
 
     def setup(self) -> None:
-        self.first = DownRightConv(self.features, self.rows, self.columns)
+        self.first = DownRightConv(self.features, self.kernel, self.kernel)
         self.link = nn.Dense(self.features, use_bias=False)
-        self.second = DownRightConv(2 * self.features, self.rows, self.columns)
+        self.second = DownRightConv(2 * self.features, self.kernel, self.kernel)
         self.label = LabelShift()
 
     def begin_row(self, batch: int, width: int) -> None:
@@ -132,7 +137,7 @@ class GatedResidual(nn.Module):
         at: At | None,
         aside: Float[Array, "b *hw a"] | None = None,
     ) -> Float[Array, "b *hw f"]:
-        """aside: what else the convolutions shall know."""
+        """Of whole images; or of one pixel. aside: added between the two convolutions."""
         column = None if at is None else at.column
         h = self.first(concat_elu(x), column)
         if aside is not None:
@@ -150,19 +155,17 @@ class Block(nn.Module):
     kernel: int
     attention: int
     heads: int
+    places: int
     dropout: float
-    context: int
-    """Features that keys and values are made of beside those of the block."""
 
     def setup(self) -> None:
-        def residual(features: int, kernel: int) -> GatedResidual:
-            return GatedResidual(features, kernel, kernel, self.dropout)
-
-        self.convolutions = [residual(self.features, self.kernel) for _ in range(self.layers)]
+        self.convolutions = [
+            GatedResidual(self.features, self.kernel, self.dropout) for _ in range(self.layers)
+        ]
         self.queries = nn.Dense(self.attention)
         self.keys_values = nn.Dense(2 * self.attention)
-        self.attend = Attention(self.heads)
-        self.merge = residual(self.features, 1)
+        self.attend = Attention(self.heads, self.places)
+        self.merge = GatedResidual(self.features, 1, self.dropout)
 
     def begin_row(self, batch: int, width: int) -> None:
         for layer in self.convolutions:
@@ -173,17 +176,17 @@ class Block(nn.Module):
         h: Float[Array, "b *hw f"],
         before: Float[Array, "b *hw c"],
         where: Float[Array, "b *hw 2"],
-        places: int,
         label: Array | None,
         keys: Key[Array, " b"] | None,
         at: At | None,
     ) -> Float[Array, "b *hw f"]:
-        """Of images; or, with `at`, of one pixel."""
+        """Of whole images; or of one pixel. before: the pixel before, in raster order; where: its
+        row and column."""
         for i, layer in enumerate(self.convolutions):
             h = layer(h, label, fold_keys(keys, i), at)
         seen = concat_elu(jnp.concatenate([h, where], -1))
         k, v = jnp.split(self.keys_values(jnp.concatenate([seen, before], -1)), 2, -1)
-        found = self.attend(self.queries(seen), k, v, places, at)
+        found = self.attend(self.queries(seen), k, v, at)
         return self.merge(h, label, fold_keys(keys, self.layers), at, found)
 
 
@@ -208,13 +211,13 @@ class PixelSNAILNet(StreamedNet):
     likelihood: Likelihood
 
     def setup(self) -> None:
-        reach = self.first_kernel // 2
+        reach, places = self.first_kernel // 2, self.image[0] * self.image[1]
         self.above = DownConv(self.width, reach, self.first_kernel)
         self.left = RightConv(self.width, reach)
         self.stack = [
             Block(
-                self.width, self.layers, self.kernel, self.attention, self.heads, self.dropout,
-                self.channels + 2,
+                self.width, self.layers, self.kernel, self.attention, self.heads, places,
+                self.dropout,
             )
             for _ in range(self.blocks)
         ]  # fmt: skip
@@ -223,9 +226,8 @@ class PixelSNAILNet(StreamedNet):
     def _blocks(
         self, h: Array, before: Array, where: Array, label: Array | None, keys: Any, at: At | None
     ) -> Array:
-        places = self.image[0] * self.image[1]
         for i, block in enumerate(self.stack):
-            h = block(h, before, where, places, label, fold_keys(keys, i), at)
+            h = block(h, before, where, label, fold_keys(keys, i), at)
         return h
 
     def features(
