@@ -1,6 +1,7 @@
 """jaxgen: deep generative models in JAX. The public names."""
 
 from jaxgen.causality import CausalityReport, check_autoregressive
+from jaxgen.codec import compress, decompress
 from jaxgen.conv import conv, conv_adjoint, weight_gradient
 from jaxgen.data import DataConfig, Dataset, Split, indices, load
 from jaxgen.errors import UserError
@@ -112,9 +113,11 @@ __all__ = [
     "bits_per_dim",
     "causal_mask",
     "check_autoregressive",
+    "compress",
     "conv",
     "conv_adjoint",
     "data_parallel",
+    "decompress",
     "dropout",
     "example_keys",
     "gradient_penalty_r1",

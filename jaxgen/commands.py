@@ -59,6 +59,7 @@ class Sample(Command):
     def __call__(self) -> None:
         if self.num < 1 or not 0 < self.temperature < float("inf"):
             raise UserError("--num must be at least 1 and --temperature above 0")
+        path = images_path(self.out)
         saved = self.load()
         classes = saved.model.spec.num_classes
         label = None
@@ -69,10 +70,10 @@ class Sample(Command):
         key = jax.random.key(self.seed)
         state = put(mesh, WHOLE, saved.state)
         chunks = evaluate.samples(saved.model, mesh, key, state, self.num, label, self.temperature)
-        images = np.concatenate(list(_progress(chunks, self.num)))
+        images = np.concatenate(list(progress(chunks, self.num)))
         if label is None and classes:
             label = np.arange(self.num, dtype=np.int32) % classes
-        _write_images(Path(self.out), images, label, saved)
+        write_images(path, images, label, saved)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Complete(Command):
         mesh, key = make_mesh(), jax.random.key(self.seed)
         state = put(mesh, WHOLE, saved.state)
         chunks = evaluate.completions(model, mesh, key, state, image, keep, label, self.temperature)
-        filled = np.concatenate(list(_progress(chunks, len(image))))
+        filled = np.concatenate(list(progress(chunks, len(image))))
         rows = filled.reshape(len(given), self.num, *model.spec.shape)
         shown = np.where(known, given, 0)[:, None]
         _write_grid(Path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
@@ -210,7 +211,7 @@ class Evaluate(Command):
         print(f"written to {Path(self.run) / name}")
 
 
-def _progress(chunks, num: int):
+def progress(chunks, num: int):
     """Passes chunks on, with a progress bar where there is a terminal and more than one."""
     from tqdm import tqdm
 
@@ -273,14 +274,21 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
 
 
-def _write_images(
-    path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun
-) -> None:
+def images_path(out: str) -> Path:
+    """Where `write_images` can write to, by its name; else a UserError."""
+    path = Path(out)
+    if path.suffix not in ("", ".png", ".npz"):
+        raise UserError(f"--out={path}: give a name that ends in .png or .npz, or a folder")
+    return path
+
+
+def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun) -> None:
+    """A grid, arrays, or a folder of PNGs, as the path's name says (see `images_path`)."""
     levels = saved.model.spec.levels
     if path.suffix == ".png":
         _write_grid(path, images, saved, columns=min(10, len(images)))
         return
-    with _writing(path):
+    with writing(path):
         if path.suffix == ".npz":
             import io
 
@@ -288,8 +296,6 @@ def _write_images(
             named: dict[str, Any] = {} if label is None else {"label": label}
             np.savez(file, image=images, **named)
             write_atomic(path, file.getvalue())
-        elif path.suffix:
-            raise UserError(f"--out={path}: give a name that ends in .png or .npz, or a folder")
         else:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -304,12 +310,12 @@ def _write_grid(
 ) -> None:
     if path.suffix != ".png":
         raise UserError(f"--out={path}: give a name that ends in .png")
-    with _writing(path):
+    with writing(path):
         save_png(path, grid(images, saved.model.spec.levels, columns))
     print(f"written to {path} (run {saved.run.name}, checkpoint of step {saved.step})")
 
 
-class _writing:
+class writing:
     """Turns errors of the file system into UserErrors that name --out."""
 
     def __init__(self, path: Path) -> None:
