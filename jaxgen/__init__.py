@@ -36,6 +36,8 @@ from jaxgen.model import (
     interpolate,
 )
 from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
+from jaxgen.models.made import MADE, MADENet
+from jaxgen.models.nade import NADE, NADENet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.net import Net, NetState, Optimizer
@@ -77,9 +79,13 @@ __all__ = [
     "Inspection",
     "LIKELIHOODS",
     "Likelihood",
+    "MADE",
+    "MADENet",
     "MODELS",
     "Metrics",
     "Model",
+    "NADE",
+    "NADENet",
     "Net",
     "NetState",
     "Optimizer",

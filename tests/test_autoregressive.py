@@ -11,12 +11,16 @@ import pytest
 from jaxgen.causality import check_autoregressive
 from jaxgen.model import ImageSpec
 from jaxgen.models.gated import GatedPixelCNN
+from jaxgen.models.made import MADE
+from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.registry import MODELS
 
 SMALL = {
     "pixelcnn": (PixelCNN, {"features": 6, "blocks": 1, "head": 6, "first_kernel": 3}),
     "gated": (GatedPixelCNN, {"features": 4, "blocks": 3, "head": 6, "first_kernel": 3}),
+    "nade": (NADE, {"features": 8}),
+    "made": (MADE, {"hidden": (96, 96)}),
 }
 """Every autoregressive model, small."""
 
