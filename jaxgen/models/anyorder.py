@@ -29,15 +29,6 @@ PIXELWISE = ("inputs", "outputs", "biases")
 """The parameters whose leading axis is that of pixels."""
 
 
-def encode(x: Float[Array, "*s"], levels: int) -> Float[Array, "*s n"]:
-    """What hidden units see of levels in [-1, 1]: one of n = levels - 1 indicators is 1, that of
-    the level, and of the lowest level none. Two levels are the 0 and 1 of the papers."""
-    if levels == 2:
-        return (x[..., None] + 1) / 2
-    level = jnp.round((x.astype(jnp.float32) + 1) * ((levels - 1) / 2)).astype(jnp.int32)
-    return jax.nn.one_hot(level - 1, levels - 1, dtype=x.dtype)
-
-
 class SubpixelNet(nn.Module):
     """A network that is run, to sample, from sub-pixel to sub-pixel with one carry [b …].
 
@@ -54,8 +45,7 @@ class SubpixelNet(nn.Module):
         spec, normal = self.spec, nn.initializers.normal
         pixels, p = (spec.height * spec.width, spec.channels), self.likelihood.num_params
         return (
-            # One indicator of each sub-pixel is 1: the units' variance is one.
-            self.param("inputs", normal(spec.dims**-0.5), (*pixels, spec.levels - 1, into)),
+            self.param("inputs", normal(spec.dims**-0.5), (*pixels, into)),
             self.param("outputs", normal(out**-0.5), (*pixels, out, p)),
             self.param("biases", nn.initializers.zeros, (*pixels, p)),
         )
@@ -72,8 +62,8 @@ class SubpixelNet(nn.Module):
         """The parameters of the sub-pixel whose weights these are, and the carry."""
         raise NotImplementedError
 
-    def absorb(self, carry: Any, weights: Any, v: Float[Array, "b n"]) -> Any:
-        """The carry after that sub-pixel, `v` its level as `encode` gives it."""
+    def absorb(self, carry: Any, weights: Any, v: Float[Array, " b"]) -> Any:
+        """The carry after that sub-pixel, `v` its level in [-1, 1]."""
         raise NotImplementedError
 
     def stepper(self, spec: ImageSpec, draw: Draw, label: Int[Array, " b"] | None) -> Stepper:
@@ -110,7 +100,7 @@ class _Steps:
             state, level, record = self._draw.pick(state, pixels.noise[channel], params)
             records.append(record)
             levels = keep_known(levels, level, pixels, channel)
-            v = encode(self._spec.to_float(levels[:, channel]), self._spec.levels)
+            v = self._spec.to_float(levels[:, channel])
             carry = self._net.absorb(carry, weights, v)
         return (carry, row), (), levels, state, stacked(records)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen import orders
 from jaxgen.errors import UserError
 from jaxgen.layers import dropout, fold_keys
-from jaxgen.models.anyorder import AnyOrder, SubpixelNet, encode
+from jaxgen.models.anyorder import AnyOrder, SubpixelNet
 from jaxgen.net import Params
 from jaxgen.streams import LabelShift, one_hot
 
@@ -62,7 +62,7 @@ class MADENet(SubpixelNet):
         first, *between, last = map(jnp.asarray, layer_masks(self.spec.dims, self.hidden))
         pixels = self.inputs.shape[:2]
         return [
-            self.inputs * first.reshape(*pixels, 1, -1),
+            self.inputs * first.reshape(*pixels, -1),
             *(kernel * mask for kernel, mask in zip(self.kernels, between, strict=True)),
             self.outputs * last.T.reshape(*pixels, -1, 1),
         ]
@@ -76,8 +76,7 @@ class MADENet(SubpixelNet):
         """The parameters of every sub-pixel given those before it."""
         inputs, *kernels, outputs = self.masked()
         flat = lambda w: w.reshape(self.spec.dims, *w.shape[2:])  # noqa: E731
-        v = encode(x.reshape(x.shape[0], -1), self.spec.levels)
-        h = jnp.einsum("bdn,dnf->bf", v, flat(inputs))
+        h = x.reshape(x.shape[0], -1) @ flat(inputs)
         for i, bias in enumerate(self.begin(x.shape[0], label)):
             h = bias + (h @ kernels[i - 1] if i else h)
             h = dropout(fold_keys(keys, i), jax.nn.relu(h), self.dropout)
@@ -108,9 +107,9 @@ class MADENet(SubpixelNet):
             sums[i + 1] = sums[i + 1] + h @ (cut(kernel, 0) * feeds)
         return tuple(sums), jax.nn.relu(sums[-1]) @ outputs + bias[None]
 
-    def absorb(self, carry: Any, weights: Any, v: Float[Array, "b n"]) -> Any:
+    def absorb(self, carry: Any, weights: Any, v: Float[Array, " b"]) -> Any:
         """See `SubpixelNet`."""
-        return carry[0] + v @ weights[0], *carry[1:]
+        return carry[0] + v[:, None] * weights[0][None], *carry[1:]
 
 
 @dataclass(frozen=True)

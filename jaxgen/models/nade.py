@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
 from jaxgen.layers import dropout
-from jaxgen.models.anyorder import AnyOrder, SubpixelNet, encode
+from jaxgen.models.anyorder import AnyOrder, SubpixelNet
 from jaxgen.streams import LabelShift, one_hot
 
 
@@ -20,7 +20,8 @@ class NADENet(SubpixelNet):
     """h_d = sigmoid(c + the sum of W_k v_k over k < d); parameters of sub-pixel d: V_d h_d + b_d.
 
     To train, rows of the image are independent given the sums before each of them, and within a
-    row the sums of earlier sub-pixels are one product with a triangular matrix.
+    row the inputs of each sub-pixel are those of the row with the later ones zero. Inputs v are
+    levels in [-1, 1], of any number; the papers' binary ones are 0 and 1.
     """
 
     units: int
@@ -54,12 +55,11 @@ class NADENet(SubpixelNet):
         before = jnp.tril(jnp.ones((width * channels,) * 2, x.dtype), -1)
 
         def total(row: Any) -> Float[Array, "b f"]:
-            return jnp.einsum("bdn,dnf->bf", encode(row[0], self.spec.levels), row[1])
+            return row[0] @ row[1]
 
         def params(row: Any) -> Float[Array, "b d p"]:
             start, x, inputs, outputs, biases = row
-            given = jnp.einsum("bdn,dnf->bdf", encode(x, self.spec.levels), inputs)
-            sums = start[:, None] + jnp.einsum("dk,bkf->bdf", before, given)
+            sums = start[:, None] + (x[:, None] * before[None]) @ inputs
             h = jax.nn.sigmoid(sums) * keep[:, None]
             return jnp.einsum("bdf,dfp->bdp", h, outputs) + biases[None]
 
@@ -82,9 +82,9 @@ class NADENet(SubpixelNet):
         _, outputs, bias = weights
         return carry, jax.nn.sigmoid(carry) @ outputs + bias[None]
 
-    def absorb(self, carry: Any, weights: Any, v: Float[Array, "b n"]) -> Any:
+    def absorb(self, carry: Any, weights: Any, v: Float[Array, " b"]) -> Any:
         """See `SubpixelNet`."""
-        return carry + v @ weights[0]
+        return carry + v[:, None] * weights[0][None]
 
 
 @dataclass(frozen=True)
