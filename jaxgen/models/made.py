@@ -46,7 +46,7 @@ class MADENet(SubpixelNet):
             self.param(f"kernel_{i}", nn.initializers.normal((a / 2) ** -0.5), (a, b))
             for i, (a, b) in enumerate(zip(hidden, hidden[1:], strict=False), 1)
         ]
-        self.shifts = [self.param(f"bias_{i}", zeros, (n,)) for i, n in enumerate(hidden)]
+        self.hidden_biases = [self.param(f"bias_{i}", zeros, (n,)) for i, n in enumerate(hidden)]
         self.labels = [LabelShift(name=f"label_{i}") for i in range(len(hidden))]
 
     def begin(self, batch: int, label: Int[Array, " b"] | None) -> tuple[Array, ...]:
@@ -54,7 +54,7 @@ class MADENet(SubpixelNet):
         which = one_hot(label, self.spec.num_classes, self.inputs.dtype)
         return tuple(
             shift(jnp.broadcast_to(bias, (batch, bias.size)), which)
-            for bias, shift in zip(self.shifts, self.labels, strict=True)
+            for bias, shift in zip(self.hidden_biases, self.labels, strict=True)
         )
 
     def masked(self) -> list[Array]:
