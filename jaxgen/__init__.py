@@ -39,6 +39,8 @@ from jaxgen.model import (
 from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
 from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
+from jaxgen.models.made import MADE, MADENet
+from jaxgen.models.nade import NADE, NADENet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
 from jaxgen.models.vae import VAE, VAENet
@@ -88,9 +90,13 @@ __all__ = [
     "Inspection",
     "LIKELIHOODS",
     "Likelihood",
+    "MADE",
+    "MADENet",
     "MODELS",
     "Metrics",
     "Model",
+    "NADE",
+    "NADENet",
     "Net",
     "NetState",
     "Optimizer",

@@ -7,6 +7,8 @@ from jaxgen.errors import UserError
 from jaxgen.model import ImageSpec, Model
 from jaxgen.models.gan import GAN
 from jaxgen.models.gated import GatedPixelCNN
+from jaxgen.models.made import MADE
+from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.models.vae import VAE
@@ -29,6 +31,8 @@ MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "pixelsnail": Preset(PixelSNAIL(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "nade": Preset(NADE(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "made": Preset(MADE(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),

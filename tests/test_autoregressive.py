@@ -11,6 +11,8 @@ import pytest
 from jaxgen.causality import check_autoregressive
 from jaxgen.model import ImageSpec
 from jaxgen.models.gated import GatedPixelCNN
+from jaxgen.models.made import MADE
+from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.registry import MODELS
@@ -22,6 +24,8 @@ SMALL = {
         PixelSNAIL,
         {"features": 4, "blocks": 1, "layers": 1, "attention": 4, "head": 6},
     ),
+    "nade": (NADE, {"features": 8}),
+    "made": (MADE, {"hidden": (96, 96)}),
 }
 """Every autoregressive model, small."""
 
