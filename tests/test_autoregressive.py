@@ -12,15 +12,18 @@ from jaxgen.causality import check_autoregressive
 from jaxgen.model import ImageSpec
 from jaxgen.models.gated import GatedPixelCNN
 from jaxgen.models.pixelcnn import PixelCNN
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.registry import MODELS
 
 SMALL = {
     "pixelcnn": (PixelCNN, {"features": 6, "blocks": 1, "head": 6, "first_kernel": 3}),
     "gated": (GatedPixelCNN, {"features": 4, "blocks": 3, "head": 6, "first_kernel": 3}),
+    "rowlstm": (RowLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
+    "diagonal": (DiagonalBiLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
 }
 """Every autoregressive model, small."""
 
-BLIND = {"pixelcnn"}
+BLIND = {"pixelcnn", "rowlstm"}
 """Those that do not see every earlier pixel of a small image; see their own tests."""
 
 MODELS_AND_SPECS = [
