@@ -39,6 +39,7 @@ from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
 from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
@@ -70,6 +71,7 @@ __all__ = [
     "ConvTranspose",
     "DataConfig",
     "Dataset",
+    "DiagonalBiLSTM",
     "Discriminator",
     "DiscretizedLogistic",
     "DownConv",
@@ -93,9 +95,11 @@ __all__ = [
     "Optimizer",
     "PixelCNN",
     "PixelCNNNet",
+    "PixelRNNNet",
     "Preset",
     "Reconstructs",
     "RightConv",
+    "RowLSTM",
     "Run",
     "SavedRun",
     "Split",

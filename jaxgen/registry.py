@@ -23,14 +23,19 @@ class Preset(NamedTuple):
 
 
 _DIGITS = ImageSpec(8, 8, 1, 17)
+_RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
-    "rowlstm": Preset(RowLSTM(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "rowlstm": Preset(
+        RowLSTM(_DIGITS, optimizer=_RNN_RATE), DataConfig(), TrainConfig(steps=800, batch_size=50)
+    ),
     "diagonal": Preset(
-        DiagonalBiLSTM(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)
+        DiagonalBiLSTM(_DIGITS, optimizer=_RNN_RATE),
+        DataConfig(),
+        TrainConfig(steps=800, batch_size=50),
     ),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(

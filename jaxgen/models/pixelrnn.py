@@ -165,8 +165,9 @@ class DiagonalLayer(nn.Module):
         # Both directions are one scan: the image, and its mirror image.
         both = jnp.stack([x, x[:, ::-1]])
         left, right = jax.vmap(run)(both, self.inputs, self.bias, self.states, self.initial)
+        left, right = left.transpose(2, 0, 1, 3), right[:, ::-1].transpose(2, 0, 1, 3)
         # In its own row the map from the right has seen the pixels to the right.
-        return (left.transpose(2, 0, 1, 3)) + shift_down(right[:, ::-1].transpose(2, 0, 1, 3))
+        return left + shift_down(right)
 
     @staticmethod
     def begin_row(layers: "list[DiagonalLayer]", started: Array, width: int, batch: int) -> None:
@@ -250,8 +251,8 @@ class PixelRNNNet(StreamedNet):
     ) -> Float[Array, "b h w f"]:
         left = shift_right(x)
         if self.layer is DiagonalLayer:
-            # The last pixel of a row is to the left of none: to its own layers alone it would
-            # stay unseen by the next row. It stands before the first pixel of that row instead.
+            # The last pixel of a row is to the left of none, and no layer would bring it to the
+            # start of the next row. So it stands before the first pixel there.
             left = left.at[:, 1:, 0].set(x[:, :-1, -1])
         h = self.first_above(shift_down(x)) + self.first_left(left)
         for i, block in enumerate(self.stack):
@@ -265,7 +266,8 @@ class PixelRNNNet(StreamedNet):
         if self.layer is DiagonalLayer:
             remember(self, "before", above[:, -1])
         batch, width, _ = above.shape
-        self.layer.begin_row([block.lstm for block in self.stack], started, width, batch)
+        layers: list[Any] = [block.lstm for block in self.stack]
+        self.layer.begin_row(layers, started, width, batch)
 
     def pixel(
         self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
