@@ -43,6 +43,7 @@ from jaxgen.models.made import MADE, MADENet
 from jaxgen.models.nade import NADE, NADENet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
@@ -74,6 +75,7 @@ __all__ = [
     "ConvTranspose",
     "DataConfig",
     "Dataset",
+    "DiagonalBiLSTM",
     "Discriminator",
     "DiscretizedLogistic",
     "DownConv",
@@ -104,9 +106,11 @@ __all__ = [
     "PixelCNNNet",
     "PixelSNAIL",
     "PixelSNAILNet",
+    "PixelRNNNet",
     "Preset",
     "Reconstructs",
     "RightConv",
+    "RowLSTM",
     "Run",
     "SavedRun",
     "Split",

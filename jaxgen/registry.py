@@ -11,6 +11,7 @@ from jaxgen.models.made import MADE
 from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.pixelsnail import PixelSNAIL
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.vae import VAE
 from jaxgen.net import Optimizer
 from jaxgen.run import TrainConfig
@@ -25,6 +26,7 @@ class Preset(NamedTuple):
 
 
 _DIGITS = ImageSpec(8, 8, 1, 17)
+_RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 MODELS: dict[str, Preset] = {
@@ -33,6 +35,14 @@ MODELS: dict[str, Preset] = {
     "pixelsnail": Preset(PixelSNAIL(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "nade": Preset(NADE(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "made": Preset(MADE(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "rowlstm": Preset(
+        RowLSTM(_DIGITS, optimizer=_RNN_RATE), DataConfig(), TrainConfig(steps=800, batch_size=50)
+    ),
+    "diagonal": Preset(
+        DiagonalBiLSTM(_DIGITS, optimizer=_RNN_RATE),
+        DataConfig(),
+        TrainConfig(steps=800, batch_size=50),
+    ),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),

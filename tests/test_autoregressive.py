@@ -15,6 +15,7 @@ from jaxgen.models.made import MADE
 from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.pixelsnail import PixelSNAIL
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.registry import MODELS
 
 SMALL = {
@@ -26,10 +27,12 @@ SMALL = {
     ),
     "nade": (NADE, {"features": 8}),
     "made": (MADE, {"hidden": (96, 96)}),
+    "rowlstm": (RowLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
+    "diagonal": (DiagonalBiLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
 }
 """Every autoregressive model, small."""
 
-BLIND = {"pixelcnn"}
+BLIND = {"pixelcnn", "rowlstm"}
 """Those that do not see every earlier pixel of a small image; see their own tests."""
 
 MODELS_AND_SPECS = [
