@@ -24,6 +24,7 @@ from jaxgen.losses import (
     kl_standard_normal,
     normal_log_prob,
 )
+from jaxgen.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.model import (
     Batch,
     Completes,
@@ -44,6 +45,7 @@ from jaxgen.models.nade import NADE, NADENet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
 from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
+from jaxgen.models.pixelcnnpp import PixelCNNPP, PixelCNNPPNet
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
@@ -94,6 +96,7 @@ __all__ = [
     "Likelihood",
     "MADE",
     "MADENet",
+    "LogisticMixture",
     "MODELS",
     "Metrics",
     "Model",
@@ -107,6 +110,8 @@ __all__ = [
     "PixelSNAIL",
     "PixelSNAILNet",
     "PixelRNNNet",
+    "PixelCNNPP",
+    "PixelCNNPPNet",
     "Preset",
     "Reconstructs",
     "RightConv",
@@ -126,6 +131,7 @@ __all__ = [
     "compress",
     "conv",
     "conv_adjoint",
+    "couple",
     "data_parallel",
     "decompress",
     "dropout",
@@ -140,6 +146,7 @@ __all__ = [
     "make_mesh",
     "mean_and_error",
     "normal_log_prob",
+    "num_coupled_params",
     "per_example",
     "preset",
     "sample_pixels_cached",

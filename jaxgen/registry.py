@@ -12,6 +12,7 @@ from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
+from jaxgen.models.pixelcnnpp import PixelCNNPP
 from jaxgen.models.vae import VAE
 from jaxgen.net import Optimizer
 from jaxgen.run import TrainConfig
@@ -43,6 +44,7 @@ MODELS: dict[str, Preset] = {
         DataConfig(),
         TrainConfig(steps=800, batch_size=50),
     ),
+    "pixelcnnpp": Preset(PixelCNNPP(_DIGITS), DataConfig(), TrainConfig(steps=1000, batch_size=50)),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),

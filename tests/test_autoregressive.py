@@ -16,6 +16,7 @@ from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
+from jaxgen.models.pixelcnnpp import PixelCNNPP
 from jaxgen.registry import MODELS
 
 SMALL = {
@@ -29,6 +30,7 @@ SMALL = {
     "made": (MADE, {"hidden": (96, 96)}),
     "rowlstm": (RowLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
     "diagonal": (DiagonalBiLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
+    "pixelcnnpp": (PixelCNNPP, {"features": 4, "components": 5}),
 }
 """Every autoregressive model, small."""
 
