@@ -106,8 +106,10 @@ def wav_bytes(wave: np.ndarray, rate: int) -> bytes:
 
 
 def in_turn(clips: np.ndarray, rate: int) -> np.ndarray:
-    """Waves [n t] one after another, with a pause after each: [n * (t + pause)]."""
-    return np.pad(clips, ((0, 0), (0, round(rate * PAUSE_SECONDS)))).reshape(-1)
+    """Waves [n t] one after another, with a pause between: [n * (t + pause) - pause]."""
+    pause = round(rate * PAUSE_SECONDS)
+    joined = np.pad(clips, ((0, 0), (0, pause))).reshape(-1)
+    return joined[: len(joined) - pause]
 
 
 def spectrograms(images: np.ndarray, spec: ImageSpec) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxgen.sound import mu_law_encode
 
 PITCHES = {"C4": 60, "D4": 62, "E4": 64, "F4": 65, "G4": 67, "A4": 69, "B4": 71, "C5": 72}
 """The classes, with their MIDI numbers: 69 is 440 Hz, and 12 make an octave."""
-SIZES = {"train": 1600, "validation": 240, "test": 240}
+SIZES = {"train": 1200, "validation": 200, "test": 200}
 SAMPLES, RATE = 1024, 4000
 LEAST_RATE = 2000
 """Here C5 keeps one harmonic below half the rate."""
@@ -21,7 +21,7 @@ NOISE = 0.003
 
 
 def tones(config: DataConfig) -> Source:
-    """Returns 2,080 clips of --size samples at --rate, an eighth of each pitch in every split.
+    """Returns 1,600 clips of --size samples at --rate, an eighth of each pitch in every split.
 
     Clip i of a split is a function of (split, i) alone.
     """
