@@ -6,6 +6,7 @@ from jaxgen.data import DataConfig
 from jaxgen.errors import UserError
 from jaxgen.model import ImageSpec, Model
 from jaxgen.models.gan import GAN
+from jaxgen.models.gated import GatedPixelCNN
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.vae import VAE
 from jaxgen.net import Optimizer
@@ -25,6 +26,7 @@ _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
