@@ -9,6 +9,7 @@ from jaxgen.models.gan import GAN
 from jaxgen.models.gated import GatedPixelCNN
 from jaxgen.models.pixelcnn import PixelCNN
 from jaxgen.models.vae import VAE
+from jaxgen.models.wavenet import WaveNet
 from jaxgen.net import Optimizer
 from jaxgen.run import TrainConfig
 
@@ -22,11 +23,15 @@ class Preset(NamedTuple):
 
 
 _DIGITS = ImageSpec(8, 8, 1, 17)
+_TONES = ImageSpec(1, 1024, 1, 256, rate=4000)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "wavenet": Preset(
+        WaveNet(_TONES), DataConfig(dataset="tones"), TrainConfig(steps=500, batch_size=8)
+    ),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
