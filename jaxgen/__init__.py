@@ -35,7 +35,9 @@ from jaxgen.model import (
     example_keys,
     interpolate,
 )
+from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
+from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.net import Net, NetState, Optimizer
@@ -44,17 +46,20 @@ from jaxgen.registry import MODELS, Preset, preset
 from jaxgen.run import Run, TrainConfig
 from jaxgen.sampling import (
     Draw,
+    Stepper,
     sample_pixels_cached,
     sample_pixels_naive,
     sample_pixels_wavefront,
 )
 from jaxgen.saved import SavedRun, load_run
+from jaxgen.streams import DownConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
     "AdversarialLoss",
+    "Autoregressive",
     "Batch",
     "Bernoulli",
     "Categorical",
@@ -67,9 +72,12 @@ __all__ = [
     "Dataset",
     "Discriminator",
     "DiscretizedLogistic",
+    "DownConv",
     "Draw",
     "GAN",
     "GANState",
+    "GatedPixelCNN",
+    "GatedPixelCNNNet",
     "Gaussian",
     "Generates",
     "Generator",
@@ -87,9 +95,12 @@ __all__ = [
     "PixelCNNNet",
     "Preset",
     "Reconstructs",
+    "RightConv",
     "Run",
     "SavedRun",
     "Split",
+    "Stepper",
+    "StreamedNet",
     "TrainConfig",
     "UserError",
     "VAE",

@@ -164,7 +164,14 @@ class Autoregressive(Model[NetState], Completes):
         """
         num = image.shape[0]
         label = labels_or_all(self.spec, label, num, start)
-        keys = example_keys(key, start + jnp.arange(num))
+        draw = self.draw(example_keys(key, start + jnp.arange(num)), temperature)
+        given, known = self.arrange(image), self.arrange(known)
+        method = sampling.METHODS[self.sampler]
+        drawn = method(self.bind(state), self.arranged, draw, given, known, label)
+        return self.arrange(drawn)
+
+    def draw(self, keys: Key[Array, " b"], temperature: float | Array = 1.0) -> sampling.Draw:
+        """How the samplers draw: sub-pixel d of an image from (its key, d) alone."""
 
         def noise(positions: Array) -> Array:
             at = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys, positions)
@@ -173,10 +180,7 @@ class Autoregressive(Model[NetState], Completes):
         def pick(state: Any, noise: Array, params: Array) -> tuple[Any, Array, Any]:
             return state, self.likelihood.pick(noise, params, temperature), ()
 
-        draw, method = sampling.Draw(noise, pick), sampling.METHODS[self.sampler]
-        given, known = self.arrange(image), self.arrange(known)
-        drawn = method(self.bind(state), self.arranged, draw, given, known, label)
-        return self.arrange(drawn)
+        return sampling.Draw(noise, pick)
 
     def bind(self, state: NetState) -> Any:
         """The network with the averaged parameters, as the samplers take it."""
