@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.layers import dropout, fold_keys
+from jaxgen.layers import dropout, fold_keys, gate
 from jaxgen.likelihoods import Likelihood
 from jaxgen.models.autoregressive import Autoregressive
-from jaxgen.models.gated import gate
 from jaxgen.streams import Head, LabelShift, StreamedNet, recall, remember, shift_right
 
 
