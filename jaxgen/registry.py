@@ -30,7 +30,9 @@ MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "wavenet": Preset(
-        WaveNet(_TONES), DataConfig(dataset="tones"), TrainConfig(steps=500, batch_size=8)
+        WaveNet(_TONES, ema=0.99, optimizer=Optimizer(learning_rate=4e-3)),
+        DataConfig(dataset="tones"),
+        TrainConfig(steps=500, batch_size=8, samples=200),
     ),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(

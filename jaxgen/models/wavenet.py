@@ -140,15 +140,15 @@ class WaveNet(Autoregressive):
     """Dropout rate inside each layer, in training; the paper has none."""
     features: int = 32
     """Features of the signal between layers, and of each gate."""
-    skips: int = 64
+    skips: int = 32
     """Features of the sum of all layers' skip outputs."""
-    head: int = 128
+    head: int = 64
     """Features of the hidden layer before the output."""
     kernel: int = 2
     """Taps of each convolution."""
     layers: int = 8
     """Layers of a stack: their dilations are 1, 2, 4, ..., 2^(layers-1)."""
-    stacks: int = 2
+    stacks: int = 1
     """Stacks, one on another."""
 
     def __post_init__(self) -> None:
