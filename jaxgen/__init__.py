@@ -40,6 +40,7 @@ from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
 from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.vae import VAE, VAENet
+from jaxgen.models.wavenet import WaveNet, WaveNetNet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
 from jaxgen.registry import MODELS, Preset, preset
@@ -52,6 +53,7 @@ from jaxgen.sampling import (
     sample_pixels_wavefront,
 )
 from jaxgen.saved import SavedRun, load_run
+from jaxgen.sound import mu_law_decode, mu_law_encode
 from jaxgen.streams import DownConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"
@@ -105,6 +107,8 @@ __all__ = [
     "UserError",
     "VAE",
     "VAENet",
+    "WaveNet",
+    "WaveNetNet",
     "bits_per_dim",
     "causal_mask",
     "check_autoregressive",
@@ -122,6 +126,8 @@ __all__ = [
     "load_run",
     "make_mesh",
     "mean_and_error",
+    "mu_law_decode",
+    "mu_law_encode",
     "normal_log_prob",
     "per_example",
     "preset",

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen.errors import UserError
 from jaxgen.layers import dropout, fold_keys, gate
 from jaxgen.likelihoods import Likelihood
+from jaxgen.model import Batch, Inspection
 from jaxgen.models.autoregressive import Autoregressive
+from jaxgen.net import NetState
 from jaxgen.streams import Head, LabelShift, StreamedNet, recall, remember, shift_right
 
 
@@ -189,3 +191,13 @@ class WaveNet(Autoregressive):
         if self.spec.rate:
             seen += f" ({1000 * self.receptive_field / self.spec.rate:.4g} ms)"
         return {"receptive field": seen, **super().facts()}
+
+    def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
+        """The NLL of every sample: of the first sounds, one a row, and its mean over the batch."""
+        nats = -self.log_prob(state.ema, batch)[:, 0, :, 0]
+        maps = {
+            "NLL per sample (nats), a sound a row": nats[:16],
+            "mean NLL per sample (nats)": jnp.broadcast_to(nats.mean(0), (4, nats.shape[1])),
+        }
+        maps = {name: rows[None, None] for name, rows in maps.items()}
+        return Inspection({}, {"sounds of the NLL map below": batch["image"][None, :16]}, maps)
