@@ -47,6 +47,7 @@ from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
 from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
 from jaxgen.models.pixelcnnpp import PixelCNNPP, PixelCNNPPNet
 from jaxgen.models.vae import VAE, VAENet
+from jaxgen.models.wavenet import WaveNet, WaveNetNet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
 from jaxgen.registry import MODELS, Preset, preset
@@ -60,6 +61,8 @@ from jaxgen.sampling import (
 )
 from jaxgen.saved import SavedRun, load_run
 from jaxgen.streams import DownConv, DownRightConv, RightConv, StreamedNet
+from jaxgen.sound import mu_law_decode, mu_law_encode
+from jaxgen.streams import DownConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"
 
@@ -125,6 +128,8 @@ __all__ = [
     "UserError",
     "VAE",
     "VAENet",
+    "WaveNet",
+    "WaveNetNet",
     "bits_per_dim",
     "causal_mask",
     "check_autoregressive",
@@ -145,6 +150,8 @@ __all__ = [
     "load_run",
     "make_mesh",
     "mean_and_error",
+    "mu_law_decode",
+    "mu_law_encode",
     "normal_log_prob",
     "num_coupled_params",
     "per_example",

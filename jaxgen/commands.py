@@ -15,7 +15,7 @@ from jaxgen.data import load
 from jaxgen.errors import UserError
 from jaxgen.model import Batch, Completes, Generates, Reconstructs, interpolate
 from jaxgen.parallel import WHOLE, make_mesh, put
-from jaxgen.pictures import grid, load_images, save_png
+from jaxgen.pictures import grid, load_images, picture, save_png, save_wav
 from jaxgen.rundir import write_atomic
 from jaxgen.saved import SavedRun, load_run
 
@@ -43,10 +43,11 @@ class Command(abc.ABC):
 
 @dataclass(frozen=True)
 class Sample(Command):
-    """Draw new images from a run: a grid, a folder of PNGs, or a .npz."""
+    """Draw new images or sounds from a run: a grid, a folder of PNGs or .wav files, or a .npz."""
 
     out: str = "samples.png"
-    """FILE.png: one grid; FILE.npz: arrays image [n h w c] and label; else a folder of PNGs."""
+    """FILE.png: one grid, of sounds their spectrograms; FILE.npz: arrays image [n h w c] and
+    label; FILE.wav: sounds one after another; else a folder of PNGs, or of .wav files."""
     num: int = 100
     """How many images."""
     label: int | None = None
@@ -285,6 +286,10 @@ def images_path(out: str) -> Path:
 def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun) -> None:
     """A grid, arrays, or a folder of PNGs, as the path's name says (see `images_path`)."""
     levels = saved.model.spec.levels
+def _write_images(
+    path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun
+) -> None:
+    spec = saved.model.spec
     if path.suffix == ".png":
         _write_grid(path, images, saved, columns=min(10, len(images)))
         return
@@ -296,12 +301,20 @@ def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved
             named: dict[str, Any] = {} if label is None else {"label": label}
             np.savez(file, image=images, **named)
             write_atomic(path, file.getvalue())
+        elif path.suffix == ".wav" and spec.rate:
+            save_wav(path, images, spec)
+        elif path.suffix:
+            ends = ".png, .npz or .wav" if spec.rate else ".png or .npz"
+            raise UserError(f"--out={path}: give a name that ends in {ends}, or a folder")
         else:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise UserError(f"--out={path} is not empty; choose a new folder")
             for i, image in enumerate(images):
-                save_png(path / f"{i:06d}.png", grid(image[None], levels, pad=0, scale=1))
+                if spec.rate:
+                    save_wav(path / f"{i:06d}.wav", image[None], spec)
+                else:
+                    save_png(path / f"{i:06d}.png", grid(image[None], spec.levels, pad=0, scale=1))
     print(f"{len(images)} images written to {path}")
 
 
@@ -312,6 +325,8 @@ def _write_grid(
         raise UserError(f"--out={path}: give a name that ends in .png")
     with writing(path):
         save_png(path, grid(images, saved.model.spec.levels, columns))
+    with _writing(path):
+        save_png(path, picture(images, saved.model.spec, columns))
     print(f"written to {path} (run {saved.run.name}, checkpoint of step {saved.step})")
 
 

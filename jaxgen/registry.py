@@ -14,6 +14,7 @@ from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.pixelcnnpp import PixelCNNPP
 from jaxgen.models.vae import VAE
+from jaxgen.models.wavenet import WaveNet
 from jaxgen.net import Optimizer
 from jaxgen.run import TrainConfig
 
@@ -28,6 +29,7 @@ class Preset(NamedTuple):
 
 _DIGITS = ImageSpec(8, 8, 1, 17)
 _RNN_RATE = Optimizer(learning_rate=2e-3)
+_TONES = ImageSpec(1, 1024, 1, 256, rate=4000)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 MODELS: dict[str, Preset] = {
@@ -45,6 +47,11 @@ MODELS: dict[str, Preset] = {
         TrainConfig(steps=800, batch_size=50),
     ),
     "pixelcnnpp": Preset(PixelCNNPP(_DIGITS), DataConfig(), TrainConfig(steps=1000, batch_size=50)),
+    "wavenet": Preset(
+        WaveNet(_TONES, ema=0.99, optimizer=Optimizer(learning_rate=4e-3)),
+        DataConfig(dataset="tones"),
+        TrainConfig(steps=500, batch_size=8, samples=200),
+    ),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
