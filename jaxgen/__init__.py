@@ -43,9 +43,9 @@ from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
 from jaxgen.models.made import MADE, MADENet
 from jaxgen.models.nade import NADE, NADENet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
-from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
-from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
 from jaxgen.models.pixelcnnpp import PixelCNNPP, PixelCNNPPNet
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
+from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
 from jaxgen.models.vae import VAE, VAENet
 from jaxgen.models.wavenet import WaveNet, WaveNetNet
 from jaxgen.net import Net, NetState, Optimizer
@@ -60,9 +60,8 @@ from jaxgen.sampling import (
     sample_pixels_wavefront,
 )
 from jaxgen.saved import SavedRun, load_run
-from jaxgen.streams import DownConv, DownRightConv, RightConv, StreamedNet
 from jaxgen.sound import mu_law_decode, mu_law_encode
-from jaxgen.streams import DownConv, RightConv, StreamedNet
+from jaxgen.streams import DownConv, DownRightConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"
 

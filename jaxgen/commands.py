@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen import evaluate
 from jaxgen.data import load
 from jaxgen.errors import UserError
-from jaxgen.model import Batch, Completes, Generates, Reconstructs, interpolate
+from jaxgen.model import Batch, Completes, Generates, ImageSpec, Reconstructs, interpolate
 from jaxgen.parallel import WHOLE, make_mesh, put
 from jaxgen.pictures import grid, load_images, picture, save_png, save_wav
 from jaxgen.rundir import write_atomic
@@ -60,8 +60,8 @@ class Sample(Command):
     def __call__(self) -> None:
         if self.num < 1 or not 0 < self.temperature < float("inf"):
             raise UserError("--num must be at least 1 and --temperature above 0")
-        path = images_path(self.out)
         saved = self.load()
+        path = images_path(self.out, saved.model.spec)
         classes = saved.model.spec.num_classes
         label = None
         if self.label is not None:
@@ -275,20 +275,18 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
 
 
-def images_path(out: str) -> Path:
-    """Where `write_images` can write to, by its name; else a UserError."""
-    path = Path(out)
-    if path.suffix not in ("", ".png", ".npz"):
-        raise UserError(f"--out={path}: give a name that ends in .png or .npz, or a folder")
+def images_path(out: str, spec: ImageSpec) -> Path:
+    """Where `write_images` can write such images to, by its name; else a UserError."""
+    path, ends = Path(out), (".png", ".npz", ".wav") if spec.rate else (".png", ".npz")
+    if path.suffix and path.suffix not in ends:
+        listed = f"{', '.join(ends[:-1])} or {ends[-1]}"
+        raise UserError(f"--out={path}: give a name that ends in {listed}, or a folder")
     return path
 
 
 def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun) -> None:
-    """A grid, arrays, or a folder of PNGs, as the path's name says (see `images_path`)."""
-    levels = saved.model.spec.levels
-def _write_images(
-    path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun
-) -> None:
+    """A picture, arrays, one sound, or a folder of PNGs or sounds, as the path's name says (see
+    `images_path`)."""
     spec = saved.model.spec
     if path.suffix == ".png":
         _write_grid(path, images, saved, columns=min(10, len(images)))
@@ -301,11 +299,8 @@ def _write_images(
             named: dict[str, Any] = {} if label is None else {"label": label}
             np.savez(file, image=images, **named)
             write_atomic(path, file.getvalue())
-        elif path.suffix == ".wav" and spec.rate:
+        elif path.suffix == ".wav":
             save_wav(path, images, spec)
-        elif path.suffix:
-            ends = ".png, .npz or .wav" if spec.rate else ".png or .npz"
-            raise UserError(f"--out={path}: give a name that ends in {ends}, or a folder")
         else:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -324,8 +319,6 @@ def _write_grid(
     if path.suffix != ".png":
         raise UserError(f"--out={path}: give a name that ends in .png")
     with writing(path):
-        save_png(path, grid(images, saved.model.spec.levels, columns))
-    with _writing(path):
         save_png(path, picture(images, saved.model.spec, columns))
     print(f"written to {path} (run {saved.run.name}, checkpoint of step {saved.step})")
 

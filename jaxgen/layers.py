@@ -154,6 +154,8 @@ class ConvTranspose(nn.Module):
 def concat_elu(x: Float[Array, "*s f"]) -> Float[Array, "*s 2f"]:
     """ELU of x and of -x."""
     return jax.nn.elu(jnp.concatenate([x, -x], -1))
+
+
 def gate(x: Float[Array, "*b 2f"]) -> Float[Array, "*b f"]:
     """tanh of one half times the logistic function of the other (van den Oord et al.
     2016, arXiv:1606.05328, equation 2)."""

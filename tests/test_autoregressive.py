@@ -14,9 +14,9 @@ from jaxgen.models.gated import GatedPixelCNN
 from jaxgen.models.made import MADE
 from jaxgen.models.nade import NADE
 from jaxgen.models.pixelcnn import PixelCNN
-from jaxgen.models.pixelsnail import PixelSNAIL
-from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.pixelcnnpp import PixelCNNPP
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
+from jaxgen.models.pixelsnail import PixelSNAIL
 from jaxgen.models.wavenet import WaveNet
 from jaxgen.registry import MODELS
 
