@@ -31,7 +31,7 @@ def make_state(random_state):
     return make
 
 
-@pytest.mark.parametrize("height, width, scales", [(7, 5, 3), (6, 9, 2), (1, 6, 2), (5, 1, 3)])
+@pytest.mark.parametrize("height, width, scales", [(7, 5, 3), (6, 9, 2), (1, 6, 2)])
 def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reach(
     height, width, scales, make_state
 ):
@@ -50,11 +50,12 @@ def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reac
     images = jax.random.uniform(jax.random.key(1), (4, *model.spec.shape), minval=-1)
     jacobian = np.asarray(jax.jit(jax.vmap(absolute_jacobian))(images)).sum(0)
     assert (np.triu(jacobian) == 0.0).all()
-    # At half the resolution, a pixel of an odd row knows neither that row nor the one above; the
-    # convolutions at the whole, 1 + 2 + 1 + 2 of them with the short-cut, reach as many columns.
+    # At half the resolution, a pixel of an odd row knows nothing of that row, and of the one above
+    # what is to the left; the convolutions at the whole, 1 + 2 + 1 + 2 of them by way of the
+    # short-cut, reach as many columns.
     rows, columns = np.divmod(np.arange(dims), width)
-    up, aside = rows[:, None] - rows, np.abs(columns[:, None] - columns)
-    predicted = (rows[:, None] % 2 == 0) | (up > 1) | (aside <= 6)
+    up, left = rows[:, None] - rows, columns[:, None] - columns
+    predicted = (rows[:, None] % 2 == 0) | (up > 1) | (np.abs(left) <= 6) | (up == 1) & (left > 0)
     np.testing.assert_array_equal(jacobian > 0.0, np.tril(predicted, -1))
     assert "at least 6 columns" in model.facts()["sees"]
 
@@ -104,24 +105,24 @@ def test_parameters_of_the_papers_network():
         assert sum(name.startswith("up_") for name in pyramid) == up
 
 
-def test_starts_stable_and_learns_the_digits():
-    """At depth, the first step sees features of order one and a loss near that of uniform; training
-    stays finite, and descends."""
-    data = load(DataConfig())
-    model = PixelCNNPP(data.spec, features=8, blocks=3, scales=3)
+def test_features_at_depth_start_at_order_one():
+    model = PixelCNNPP(ImageSpec(8, 8, 1, 17), features=8, blocks=4, scales=3)
+    params = jax.jit(lambda key: model.init(key).net.params)(jax.random.key(0))
+    x = jax.random.uniform(jax.random.key(1), (10, *model.spec.shape), minval=-1)
+    features = jax.jit(
+        lambda x: model.network.apply({"params": params}, x, None, None, method="features")
+    )(x)
+    assert 0.2 < float(jnp.std(features)) < 5.0
+
+
+def test_learns_the_digits():
+    """The first loss is near that of uniform; training stays finite, and descends."""
+    images = load(DataConfig()).splits["train"].images
+    model = PixelCNNPP(ImageSpec(8, 8, 1, 17), features=8)
     state = model.init(jax.random.key(0))
-    images = data.splits["train"].images
-    x = data.spec.to_float(jnp.asarray(images[:50]))
-
-    @jax.jit
-    def features(params):
-        return model.network.apply({"params": params}, x, None, None, method="features")
-
-    assert 0.2 < float(jnp.std(features(state.net.params))) < 5.0
-    step = jax.jit(model.train_step)
-    metrics = []
-    for i in range(60):
-        at = np.arange(50 * i, 50 * i + 50) % len(images)
+    step, metrics = jax.jit(model.train_step), []
+    for i in range(40):
+        at = np.arange(25 * i, 25 * i + 25)
         batch = {"image": jnp.asarray(images[at]), "index": jnp.asarray(at)}
         state, now = step(jax.random.fold_in(jax.random.key(1), i), state, batch)
         metrics.append(now)
@@ -129,7 +130,7 @@ def test_starts_stable_and_learns_the_digits():
     assert np.isfinite(nll).all() and np.isfinite(norm).all()
     uniform = 64 * np.log(17)
     assert 0.7 * uniform < nll[0] < 1.3 * uniform and 10 < norm[0] < 1000
-    assert nll[-5:].mean() < 130
+    assert nll[-5:].mean() < 125
 
 
 def test_likelihood_follows_the_levels_and_the_flag():

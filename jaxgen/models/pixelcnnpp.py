@@ -144,13 +144,13 @@ class PixelCNNPP(Autoregressive):
         )  # fmt: skip
 
     def facts(self) -> dict[str, str]:
-        """How far the prediction of a pixel reaches at least; half the resolution reaches further,
-        but of a pixel in an odd row it knows neither that row nor the one above."""
+        """How far the prediction of a pixel reaches at least. Half the resolution reaches further,
+        but of an odd row it knows nothing, and of the row above only what is to the left."""
         rows, columns = 4 * self.blocks, 4 * self.blocks + 1 + (self.scales > 1)
         for _ in range(self.scales - 1):
             rows = 2 * rows + 1 + 2 * (2 * self.blocks + 1)
         return {
             "sees": f"at least {rows + 2} rows above; in its own row at least {columns} columns to "
-            "the left, and in the row above as many to each side",
+            "the left, and in the row above as many to the right",
             **super().facts(),
         }
