@@ -251,8 +251,7 @@ class PixelRNNNet(StreamedNet):
     ) -> Float[Array, "b h w f"]:
         left = shift_right(x)
         if self.layer is DiagonalLayer:
-            # The last pixel of a row is to the left of none, and no layer would bring it to the
-            # start of the next row. So it stands before the first pixel there.
+            # See `DiagonalBiLSTM`: the last pixel of a row is to the left of none.
             left = left.at[:, 1:, 0].set(x[:, :-1, -1])
         h = self.first_above(shift_down(x)) + self.first_left(left)
         for i, block in enumerate(self.stack):
@@ -330,7 +329,12 @@ class RowLSTM(PixelRNN):
 
 @dataclass(frozen=True)
 class DiagonalBiLSTM(PixelRNN):
-    """Diagonals in turn, from the left and from the right; it sees every earlier pixel."""
+    """Diagonals in turn, from the left and from the right; it sees every earlier pixel.
+
+    A causal first layer and a map from the right that is moved down, as in the paper, would leave
+    the last pixel of a row unseen at the start of the next one, at any depth. Here the first layer
+    also takes that pixel for the left neighbour of the next row's first.
+    """
 
     @property
     def network(self) -> PixelRNNNet:
