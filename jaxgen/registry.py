@@ -28,7 +28,7 @@ _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
-    "pixelsnail": Preset(PixelSNAIL(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "pixelsnail": Preset(PixelSNAIL(_DIGITS), DataConfig(), TrainConfig(steps=1000, batch_size=50)),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
