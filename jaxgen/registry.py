@@ -43,7 +43,7 @@ MODELS: dict[str, Preset] = {
     "pixelcnnpp": _on_digits(PixelCNNPP(_DIGITS), 1000),
     "rowlstm": _on_digits(RowLSTM(_DIGITS, optimizer=_RNN_RATE), 800),
     "diagonal": _on_digits(DiagonalBiLSTM(_DIGITS, optimizer=_RNN_RATE), 800),
-    "pixelsnail": _on_digits(PixelSNAIL(_DIGITS), 800),
+    "pixelsnail": _on_digits(PixelSNAIL(_DIGITS), 1000),
     "nade": _on_digits(NADE(_DIGITS), 800),
     "made": _on_digits(MADE(_DIGITS), 800),
     "wavenet": Preset(

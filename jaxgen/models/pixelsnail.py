@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
 class GatedResidual(nn.Module):
     """concat-ELU and a convolution, twice; half of the result gates the other half; plus the
-    input (Salimans et al. 2017, arXiv:1701.05517, section 2.4)."""
+    input: PixelCNN++'s layer (Salimans et al. 2017, arXiv:1701.05517)."""
 
     features: int
     kernel: int
@@ -148,7 +148,7 @@ class GatedResidual(nn.Module):
 
 
 class Block(nn.Module):
-    """Gated residual convolutions, then attention to all that they have seen (figure 3)."""
+    """Gated residual convolutions, then attention to all that they have seen."""
 
     features: int
     layers: int
@@ -240,7 +240,7 @@ class PixelSNAILNet(StreamedNet):
         return self._blocks(h, before.reshape(x.shape), where, label, keys, None)
 
     def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
-        remember(self, "row", recall(self, "row", ()) + 1)
+        remember(self, "begun", recall(self, "begun", ()) + 1)
         remember(self, "last", above[:, -1])
         remember(self, "above", self.above(above[:, None], by_row=True)[:, 0])
         for block in self.stack:
@@ -250,7 +250,7 @@ class PixelSNAILNet(StreamedNet):
         self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
     ) -> Float[Array, "b f"]:
         h = at_column(self.get_variable("cache", "above"), column) + self.left(left, column)
-        row = self.get_variable("cache", "row").astype(jnp.int32) - 1
+        row = self.get_variable("cache", "begun").astype(jnp.int32) - 1
         before = jnp.where(column == 0, self.get_variable("cache", "last"), left)
         where = jnp.broadcast_to(self._where(left.dtype)[row, column][None], (len(left), 2))
         at = At(column, row * self.image[1] + column)
@@ -266,11 +266,11 @@ class PixelSNAILNet(StreamedNet):
 class PixelSNAIL(Autoregressive):
     """Causal convolutions, and attention over every earlier pixel."""
 
-    features: int = 32
+    features: int = 40
     """f: features between the layers."""
-    blocks: int = 2
+    blocks: int = 3
     """Blocks of convolutions, each with its layer of attention."""
-    layers: int = 2
+    layers: int = 1
     """Gated residual layers, of two convolutions each, in a block."""
     first_kernel: int = 3
     """Side of the first kernel; odd."""
