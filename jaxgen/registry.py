@@ -29,8 +29,14 @@ _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 MODELS: dict[str, Preset] = {
     "pixelcnn": Preset(PixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
     "gated": Preset(GatedPixelCNN(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
-    "nade": Preset(NADE(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
-    "made": Preset(MADE(_DIGITS), DataConfig(), TrainConfig(steps=800, batch_size=50)),
+    "nade": Preset(
+        NADE(_DIGITS, features=300), DataConfig(), TrainConfig(steps=2000, batch_size=50)
+    ),
+    "made": Preset(
+        MADE(_DIGITS, random_orders=8, dropout=0.3),
+        DataConfig(),
+        TrainConfig(steps=2500, batch_size=50),
+    ),
     "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
     "gan": Preset(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
