@@ -44,8 +44,8 @@ MODELS: dict[str, Preset] = {
     "rowlstm": _on_digits(RowLSTM(_DIGITS, optimizer=_RNN_RATE), 800),
     "diagonal": _on_digits(DiagonalBiLSTM(_DIGITS, optimizer=_RNN_RATE), 800),
     "pixelsnail": _on_digits(PixelSNAIL(_DIGITS), 1000),
-    "nade": _on_digits(NADE(_DIGITS), 800),
-    "made": _on_digits(MADE(_DIGITS), 800),
+    "nade": _on_digits(NADE(_DIGITS, features=300), 2000),
+    "made": _on_digits(MADE(_DIGITS, random_orders=8, dropout=0.3), 2500),
     "wavenet": Preset(
         WaveNet(_TONES, ema=0.99, optimizer=Optimizer(learning_rate=4e-3)),
         DataConfig(dataset="tones"),
