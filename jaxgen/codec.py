@@ -184,7 +184,7 @@ def _same_kernels() -> dict[str, str] | None:
     """On a GPU, kernels that are chosen by rule: those that are timed may differ next time."""
     if jax.default_backend() != "gpu":
         return None
-    return {"xla_gpu_autotune_level": "0", "xla_gpu_deterministic_ops": "true"}
+    return {"xla_gpu_autotune_level": "0", "xla_gpu_deterministic_ops": "True"}
 
 
 def _window(model: Autoregressive, chunk: int) -> int:
