@@ -1,6 +1,7 @@
 """jaxgen: deep generative models in JAX. The public names."""
 
 from jaxgen.causality import CausalityReport, check_autoregressive
+from jaxgen.codec import compress, decompress
 from jaxgen.conv import conv, conv_adjoint, weight_gradient
 from jaxgen.data import DataConfig, Dataset, Split, indices, load
 from jaxgen.errors import UserError
@@ -39,9 +40,14 @@ from jaxgen.model import (
 from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.models.gan import GAN, Discriminator, GANState, Generator
 from jaxgen.models.gated import GatedPixelCNN, GatedPixelCNNNet
+from jaxgen.models.made import MADE, MADENet
+from jaxgen.models.nade import NADE, NADENet
 from jaxgen.models.pixelcnn import PixelCNN, PixelCNNNet
 from jaxgen.models.pixelcnnpp import PixelCNNPP, PixelCNNPPNet
+from jaxgen.models.pixelrnn import DiagonalBiLSTM, PixelRNNNet, RowLSTM
+from jaxgen.models.pixelsnail import PixelSNAIL, PixelSNAILNet
 from jaxgen.models.vae import VAE, VAENet
+from jaxgen.models.wavenet import WaveNet, WaveNetNet
 from jaxgen.net import Net, NetState, Optimizer
 from jaxgen.parallel import data_parallel, make_mesh
 from jaxgen.registry import MODELS, Preset, preset
@@ -54,7 +60,8 @@ from jaxgen.sampling import (
     sample_pixels_wavefront,
 )
 from jaxgen.saved import SavedRun, load_run
-from jaxgen.streams import DownConv, RightConv, StreamedNet
+from jaxgen.sound import mu_law_decode, mu_law_encode
+from jaxgen.streams import DownConv, DownRightConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"
 
@@ -72,9 +79,11 @@ __all__ = [
     "ConvTranspose",
     "DataConfig",
     "Dataset",
+    "DiagonalBiLSTM",
     "Discriminator",
     "DiscretizedLogistic",
     "DownConv",
+    "DownRightConv",
     "Draw",
     "GAN",
     "GANState",
@@ -87,20 +96,28 @@ __all__ = [
     "Inspection",
     "LIKELIHOODS",
     "Likelihood",
+    "MADE",
+    "MADENet",
     "LogisticMixture",
     "MODELS",
     "Metrics",
     "Model",
+    "NADE",
+    "NADENet",
     "Net",
     "NetState",
     "Optimizer",
     "PixelCNN",
     "PixelCNNNet",
+    "PixelSNAIL",
+    "PixelSNAILNet",
+    "PixelRNNNet",
     "PixelCNNPP",
     "PixelCNNPPNet",
     "Preset",
     "Reconstructs",
     "RightConv",
+    "RowLSTM",
     "Run",
     "SavedRun",
     "Split",
@@ -110,13 +127,17 @@ __all__ = [
     "UserError",
     "VAE",
     "VAENet",
+    "WaveNet",
+    "WaveNetNet",
     "bits_per_dim",
     "causal_mask",
     "check_autoregressive",
+    "compress",
     "conv",
     "conv_adjoint",
     "couple",
     "data_parallel",
+    "decompress",
     "dropout",
     "example_keys",
     "gradient_penalty_r1",
@@ -128,6 +149,8 @@ __all__ = [
     "load_run",
     "make_mesh",
     "mean_and_error",
+    "mu_law_decode",
+    "mu_law_encode",
     "normal_log_prob",
     "num_coupled_params",
     "per_example",

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.conv import Size, conv, conv_adjoint
-from jaxgen.layers import dropout, fold_keys
+from jaxgen.layers import concat_elu, dropout, fold_keys
 from jaxgen.streams import LabelShift
 
 Stream = Literal["above", "left"]
@@ -26,11 +26,6 @@ does not see."""
 
 COLUMNS = {"above": 3, "left": 2}
 """Columns of a stream's kernels: with the place itself in the middle, or last."""
-
-
-def concat_elu(x: Float[Array, "*s c"]) -> Float[Array, "*s 2c"]:
-    """ELU of x and of -x."""
-    return jax.nn.elu(jnp.concatenate([x, -x], -1))
 
 
 class Runner(Protocol):

@@ -137,6 +137,19 @@ def remember(module: nn.Module, name: str, value: Any) -> None:
     module.put_variable("cache", name, value)
 
 
+def _with_left(
+    module: nn.Module, x: Float[Array, "b i"], left: int, column: Int[Array, ""]
+) -> Float[Array, "b n"]:
+    """The `left` inputs to the left, zeros beside the image, then the pixel's own, n = (left+1)*i;
+    the module remembers them."""
+    if not left:
+        return x
+    past = recall(module, "left", (left, *x.shape))
+    now = jnp.concatenate([jnp.where(column == 0, 0.0, past), x[None]])
+    remember(module, "left", now[1:])
+    return now.swapaxes(0, 1).reshape(x.shape[0], -1)
+
+
 class DownConv(nn.Module):
     """A convolution that sees its own row and `rows` - 1 above, and `columns`//2 to each side."""
 
@@ -173,15 +186,56 @@ class RightConv(nn.Module):
         shape = (1, self.columns, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        left = self.columns - 1
         if column is None:
-            return conv(x, kernel, 1, ((0, 0), (left, 0))) + bias[None, None, None]
-        if left:
-            past = recall(self, "left", (left, *x.shape))
-            now = jnp.concatenate([jnp.where(column == 0, 0.0, past), x[None]])
-            remember(self, "left", now[1:])
-            x = now.swapaxes(0, 1).reshape(x.shape[0], -1)
-        return x @ kernel.reshape(-1, self.features) + bias[None]
+            return conv(x, kernel, 1, ((0, 0), (self.columns - 1, 0))) + bias[None, None, None]
+        own = _with_left(self, x, self.columns - 1, column)
+        return own @ kernel.reshape(-1, self.features) + bias[None]
+
+
+class DownRightConv(nn.Module):
+    """A convolution that sees its own pixel and `columns` - 1 to the left, in its own row and in
+    `rows` - 1 above.
+
+    To stream, `begin_row` comes before the pixels of each row: it computes what the rows above
+    give to the whole row, so that only the own row's taps are left to each pixel.
+    """
+
+    features: int
+    rows: int
+    columns: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b *hw i"], column: Int[Array, ""] | None = None
+    ) -> Float[Array, "b *hw o"]:
+        """Of whole images [b h w i]; or of one pixel [b i], in that column."""
+        shape = (self.rows, self.columns, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        above, left = self.rows - 1, self.columns - 1
+        if column is None:
+            return conv(x, kernel, 1, ((above, 0), (left, 0))) + bias[None, None, None]
+        own = _with_left(self, x, left, column) @ kernel[-1].reshape(-1, self.features)
+        if not above:
+            return own + bias[None]
+        rows: Array = self.get_variable("cache", "rows")
+        remember(self, "rows", rows.at[-1, column].set(x))
+        return own + self.get_variable("cache", "above")[column]
+
+    def begin_row(self, batch: int, width: int) -> None:
+        """Takes the row that is finished into the cache; the parameters exist already."""
+        kernel: Array = self.get_variable("params", "kernel")
+        bias: Array = self.get_variable("params", "bias")
+        above, left = self.rows - 1, self.columns - 1
+        if not above:
+            return
+        rows = recall(self, "rows", (above, width, batch, kernel.shape[2]))
+        padded = jnp.pad(rows, ((0, 0), (left, 0), (0, 0), (0, 0)))
+        taps = [row[i : i + width] for row in padded for i in range(self.columns)]
+        share = jnp.concatenate(taps, -1) @ kernel[:-1].reshape(-1, self.features)
+        remember(self, "above", share + bias[None, None])
+        # The oldest row's place is the next one's, pixel by pixel.
+        remember(self, "rows", jnp.roll(rows, -1, 0))
 
 
 class LabelShift(nn.Module):

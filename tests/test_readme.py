@@ -11,7 +11,7 @@ import pytest
 from jaxgen import DataConfig, cli, load
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-DIGITS = load(DataConfig())
+DIGITS, TONES = load(DataConfig()), load(DataConfig(dataset="tones"))
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +30,8 @@ JAXGEN = [w[1:] for w in commands() if w[0] == "jaxgen"]
 
 @pytest.mark.parametrize("argv", TRAIN, ids=" ".join)
 def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load", lambda config: DIGITS)
+    sounds = {"tones": TONES, "wav": TONES}
+    monkeypatch.setattr(cli, "load", lambda config: sounds.get(config.dataset, DIGITS))
     binary = "binarized_mnist" in " ".join(argv)
     run, directory, _ = cli._parse_run(argv, "train.py")
     assert f"--model={run.name}" in argv

@@ -123,11 +123,17 @@ class Autoregressive(Model[NetState], Completes):
         self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
     ) -> tuple[NetState, Metrics]:
         def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
-            keys = example_keys(key, batch["index"])
-            nll = -self.log_prob(params, batch, keys, self.precision).sum((1, 2, 3)).mean()
+            nll = -self.training_log_prob(key, params, batch).sum((1, 2, 3)).mean()
             return nll, {"nll": nll}
 
         return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
+
+    def training_log_prob(
+        self, key: Key[Array, ""], params: Params, batch: Batch
+    ) -> Float[Array, "b h w c"]:
+        """What a step raises: `log_prob` with dropout."""
+        keys = example_keys(key, batch["index"])
+        return self.log_prob(params, batch, keys, self.precision)
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.layers import dropout, fold_keys
+from jaxgen.layers import dropout, fold_keys, gate
 from jaxgen.likelihoods import Likelihood
 from jaxgen.models.autoregressive import Autoregressive
 from jaxgen.streams import (
@@ -23,12 +21,6 @@ from jaxgen.streams import (
     shift_down,
     shift_right,
 )
-
-
-def gate(x: Float[Array, "*b 2f"]) -> Float[Array, "*b f"]:
-    """tanh of one half times the logistic function of the other (equation 2)."""
-    content, opening = jnp.split(x, 2, -1)
-    return jnp.tanh(content) * jax.nn.sigmoid(opening)
 
 
 class GatedBlock(nn.Module):

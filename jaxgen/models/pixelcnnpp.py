@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.layers import fold_keys
+from jaxgen.layers import concat_elu, fold_keys
 from jaxgen.likelihoods import Likelihood
 from jaxgen.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.models.autoregressive import Autoregressive
-from jaxgen.pyramid import Pyramid, StreamConv, Whole, concat_elu
+from jaxgen.pyramid import Pyramid, StreamConv, Whole
 from jaxgen.pyramid_sampling import AboveOfRow, Pixel, Row, write_pixel
 from jaxgen.streams import DownConv, Head, StreamedNet, recall, remember, shift_down, shift_right
 
