@@ -271,7 +271,7 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
         return known
     if not Path(mask).exists():
         raise UserError(f"--mask={mask}: give {', '.join(halves)}, or a PNG file that exists")
-    grey = dataclasses.replace(saved.model.spec, channels=1, levels=256)
+    grey = ImageSpec(h, w)
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
 
 

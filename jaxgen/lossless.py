@@ -58,6 +58,11 @@ class Compress(Command):
             if self.data_dir is not None:
                 data = dataclasses.replace(data, data_dir=self.data_dir)
             return load(data).materialize(self.split)
+        if spec.rate:
+            raise UserError(
+                "--images: a .wav file holds more than mu-law levels, and could not be given back "
+                f"exactly; leave --images out to compress the levels of the {self.split} split"
+            )
         if spec.num_classes:
             raise UserError(
                 "--images have no labels and the run is conditional: leave --images out to use "

@@ -39,7 +39,7 @@ def _small(model):
         if isinstance(getattr(model, field.name), Optimizer):
             fields[field.name] = Optimizer("sgd", 0.02, b1=0.9)
     if isinstance(model, WaveNet):
-        return dataclasses.replace(model, spec=ROW, layers=2, stacks=1, skips=4, **fields)
+        return dataclasses.replace(model, spec=ROW, **{**fields, "layers": 2, "skips": 4})
     return dataclasses.replace(model, spec=SPEC, **fields)
 
 
