@@ -44,7 +44,8 @@ def line(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(jaxgen.MODELS), choices=jaxgen.MODELS)
+    models = [name for name, preset in jaxgen.MODELS.items() if preset.data.dataset == "digits"]
+    parser.add_argument("--models", nargs="+", default=models, choices=models)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "digits")
     parser.add_argument("--out", type=Path, default=RESULTS / "digits.json")

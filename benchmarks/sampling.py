@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 import jaxgen
 from jaxgen.parallel import SPLIT, WHOLE, data_parallel, on_every_device
-from jaxgen.sampling import Draw, sample_pixels_naive
+from jaxgen.sampling import sample_pixels_naive
 
 MATMUL, FORWARD, NAIVE = "matrix product", "forward", "naive"
 USUAL = "naive, full masked kernels"
@@ -85,15 +85,10 @@ def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int, usual: bool = False
     """
     few = FewPixels(*dataclasses.astuple(model.spec))
     image = jnp.zeros((num, *model.spec.shape), jnp.uint8)
-    keys = jax.random.split(jax.random.key(0), num)
-
-    def noise(positions: Any) -> Any:
-        at = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys, positions)
-        return jax.vmap(jax.vmap(model.likelihood.noise))(at)
+    draw = model.draw(jax.random.split(jax.random.key(0), num))
 
     def step(params: Any) -> Any:
         bound = model.network.bind({"params": params})
-        draw = Draw(noise, model.likelihood.pick)
         with nn.intercept_methods(full_kernels) if usual else contextlib.nullcontext():
             return sample_pixels_naive(bound, few, draw, image, jnp.zeros(image.shape, bool))
 

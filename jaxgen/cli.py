@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxgen import commands
+from jaxgen import commands, lossless
 from jaxgen.data import DataConfig, load
 from jaxgen.errors import Stopped, UserError
 from jaxgen.model import ImageSpec, Model
@@ -24,6 +24,8 @@ COMMANDS: dict[str, type[commands.Command]] = {
     "interpolate": commands.Interpolate,
     "complete": commands.Complete,
     "reconstruct": commands.Reconstruct,
+    "compress": lossless.Compress,
+    "decompress": lossless.Decompress,
 }
 
 USAGE = """jaxgen: deep generative models in JAX
@@ -34,6 +36,8 @@ USAGE = """jaxgen: deep generative models in JAX
   jaxgen interpolate --run=DIR        walks between latents (VAE, GAN)
   jaxgen complete --run=DIR           fill in missing parts of images (PixelCNN)
   jaxgen reconstruct --run=DIR        encode and decode images (VAE)
+  jaxgen compress --run=DIR           images to a file of as many bits as the NLL (PixelCNN)
+  jaxgen decompress --run=DIR         that file back to the same images
   jaxgen list                         the models there are
   jaxgen describe NAME [flags]        parameters, FLOPs, receptive field or latents
   jaxgen prepare DATASET              download and prepare a TFDS data set

@@ -13,9 +13,9 @@ import numpy as np
 from jaxgen import evaluate
 from jaxgen.data import load
 from jaxgen.errors import UserError
-from jaxgen.model import Batch, Completes, Generates, Reconstructs, interpolate
+from jaxgen.model import Batch, Completes, Generates, ImageSpec, Reconstructs, interpolate
 from jaxgen.parallel import WHOLE, make_mesh, put
-from jaxgen.pictures import grid, load_images, save_png
+from jaxgen.pictures import grid, load_images, picture, save_png, save_wav
 from jaxgen.rundir import write_atomic
 from jaxgen.saved import SavedRun, load_run
 
@@ -43,10 +43,11 @@ class Command(abc.ABC):
 
 @dataclass(frozen=True)
 class Sample(Command):
-    """Draw new images from a run: a grid, a folder of PNGs, or a .npz."""
+    """Draw new images or sounds from a run: a grid, a folder of PNGs or .wav files, or a .npz."""
 
     out: str = "samples.png"
-    """FILE.png: one grid; FILE.npz: arrays image [n h w c] and label; else a folder of PNGs."""
+    """FILE.png: one grid, of sounds their spectrograms; FILE.npz: arrays image [n h w c] and
+    label; FILE.wav: sounds one after another; else a folder of PNGs, or of .wav files."""
     num: int = 100
     """How many images."""
     label: int | None = None
@@ -60,6 +61,7 @@ class Sample(Command):
         if self.num < 1 or not 0 < self.temperature < float("inf"):
             raise UserError("--num must be at least 1 and --temperature above 0")
         saved = self.load()
+        path = images_path(self.out, saved.model.spec)
         classes = saved.model.spec.num_classes
         label = None
         if self.label is not None:
@@ -69,10 +71,10 @@ class Sample(Command):
         key = jax.random.key(self.seed)
         state = put(mesh, WHOLE, saved.state)
         chunks = evaluate.samples(saved.model, mesh, key, state, self.num, label, self.temperature)
-        images = np.concatenate(list(_progress(chunks, self.num)))
+        images = np.concatenate(list(progress(chunks, self.num)))
         if label is None and classes:
             label = np.arange(self.num, dtype=np.int32) % classes
-        _write_images(Path(self.out), images, label, saved)
+        write_images(path, images, label, saved)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Complete(Command):
         mesh, key = make_mesh(), jax.random.key(self.seed)
         state = put(mesh, WHOLE, saved.state)
         chunks = evaluate.completions(model, mesh, key, state, image, keep, label, self.temperature)
-        filled = np.concatenate(list(_progress(chunks, len(image))))
+        filled = np.concatenate(list(progress(chunks, len(image))))
         rows = filled.reshape(len(given), self.num, *model.spec.shape)
         shown = np.where(known, given, 0)[:, None]
         _write_grid(Path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
@@ -210,7 +212,7 @@ class Evaluate(Command):
         print(f"written to {Path(self.run) / name}")
 
 
-def _progress(chunks, num: int):
+def progress(chunks, num: int):
     """Passes chunks on, with a progress bar where there is a terminal and more than one."""
     from tqdm import tqdm
 
@@ -273,14 +275,23 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
 
 
-def _write_images(
-    path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun
-) -> None:
-    levels = saved.model.spec.levels
+def images_path(out: str, spec: ImageSpec) -> Path:
+    """Where `write_images` can write such images to, by its name; else a UserError."""
+    path, ends = Path(out), (".png", ".npz", ".wav") if spec.rate else (".png", ".npz")
+    if path.suffix and path.suffix not in ends:
+        listed = f"{', '.join(ends[:-1])} or {ends[-1]}"
+        raise UserError(f"--out={path}: give a name that ends in {listed}, or a folder")
+    return path
+
+
+def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved: SavedRun) -> None:
+    """A picture, arrays, one sound, or a folder of PNGs or sounds, as the path's name says (see
+    `images_path`)."""
+    spec = saved.model.spec
     if path.suffix == ".png":
         _write_grid(path, images, saved, columns=min(10, len(images)))
         return
-    with _writing(path):
+    with writing(path):
         if path.suffix == ".npz":
             import io
 
@@ -288,14 +299,17 @@ def _write_images(
             named: dict[str, Any] = {} if label is None else {"label": label}
             np.savez(file, image=images, **named)
             write_atomic(path, file.getvalue())
-        elif path.suffix:
-            raise UserError(f"--out={path}: give a name that ends in .png or .npz, or a folder")
+        elif path.suffix == ".wav":
+            save_wav(path, images, spec)
         else:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise UserError(f"--out={path} is not empty; choose a new folder")
             for i, image in enumerate(images):
-                save_png(path / f"{i:06d}.png", grid(image[None], levels, pad=0, scale=1))
+                if spec.rate:
+                    save_wav(path / f"{i:06d}.wav", image[None], spec)
+                else:
+                    save_png(path / f"{i:06d}.png", grid(image[None], spec.levels, pad=0, scale=1))
     print(f"{len(images)} images written to {path}")
 
 
@@ -304,12 +318,12 @@ def _write_grid(
 ) -> None:
     if path.suffix != ".png":
         raise UserError(f"--out={path}: give a name that ends in .png")
-    with _writing(path):
-        save_png(path, grid(images, saved.model.spec.levels, columns))
+    with writing(path):
+        save_png(path, picture(images, saved.model.spec, columns))
     print(f"written to {path} (run {saved.run.name}, checkpoint of step {saved.step})")
 
 
-class _writing:
+class writing:
     """Turns errors of the file system into UserErrors that name --out."""
 
     def __init__(self, path: Path) -> None:

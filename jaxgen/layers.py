@@ -151,6 +151,18 @@ class ConvTranspose(nn.Module):
         return y
 
 
+def concat_elu(x: Float[Array, "*s f"]) -> Float[Array, "*s 2f"]:
+    """ELU of x and of -x."""
+    return jax.nn.elu(jnp.concatenate([x, -x], -1))
+
+
+def gate(x: Float[Array, "*b 2f"]) -> Float[Array, "*b f"]:
+    """tanh of one half times the logistic function of the other (van den Oord et al.
+    2016, arXiv:1606.05328, equation 2)."""
+    content, opening = jnp.split(x, 2, -1)
+    return jnp.tanh(content) * jax.nn.sigmoid(opening)
+
+
 def upsample(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     """Each pixel doubled in height and width, cropped to `size`."""
     return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)[:, : size[0], : size[1]]

@@ -32,10 +32,18 @@ class ImageSpec:
     """Images are integers 0..levels-1, stored as uint8."""
     num_classes: int = 0
     """Number of labels that a conditional model is told; 0 = unconditional."""
+    rate: int = 0
+    """Samples a second, where an image is a sound: its height is 1 and its width is the time,
+    it has one channel, and levels are mu-law's (see `jaxgen.sound`). 0 = a picture."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:
             raise UserError(f"--levels must lie in 2..256 (images are uint8); got {self.levels}")
+        if self.rate < 0 or (self.rate and (self.height, self.channels) != (1, 1)):
+            raise UserError(
+                f"a sound has a height of 1, one channel and a positive rate; got {self.height}, "
+                f"{self.channels} and {self.rate}"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:

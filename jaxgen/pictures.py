@@ -1,4 +1,4 @@
-"""Images as pictures: grids, heat maps, and PNG files, in and out. Arrays in, arrays out."""
+"""Images and sounds as pictures: grids, heat maps, spectrograms; and files, in and out."""
 
 import io
 import math
@@ -11,6 +11,15 @@ import numpy as np
 from jaxgen.errors import UserError
 from jaxgen.model import ImageSpec
 from jaxgen.rundir import write_atomic
+from jaxgen.sound import (
+    RANGE_DB,
+    in_turn,
+    mu_law_encode,
+    read_wav,
+    spectrograms,
+    wav_bytes,
+    waves,
+)
 
 CELL = 32
 """Images smaller than this many pixels are enlarged until they are not."""
@@ -32,6 +41,40 @@ _COLOURS = np.array(
     ],
     np.float64,
 )
+
+
+def picture(images: np.ndarray, spec: ImageSpec, columns: int | None = None) -> np.ndarray:
+    """One picture, uint8 [H W c], of images or sounds [n h w c] or [rows cols h w c]: a `grid` of
+    the images, or of the sounds' spectrograms."""
+    if not spec.rate:
+        return grid(images, spec.levels, columns)
+    return grid(_coloured(spectrograms(images, spec)[..., 0] / 255), 256, columns)
+
+
+def legend(spec: ImageSpec) -> str:
+    """How `picture` is to be read: nothing for images."""
+    if not spec.rate:
+        return ""
+    return (
+        f"; spectrograms of {spec.width / spec.rate:.3g} s, 0 (below) to {spec.rate // 2} Hz, "
+        f"{RANGE_DB:.0f} dB from dark to light"
+    )
+
+
+def save_samples(path: Path, images: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Writes path.png, the picture of the images or sounds [n h w c] ten in a row, and for sounds
+    path.wav, one after another; returns the picture."""
+    shown = picture(images, spec, columns=10)
+    path.parent.mkdir(exist_ok=True)
+    save_png(path.with_suffix(".png"), shown)
+    if spec.rate:
+        save_wav(path.with_suffix(".wav"), images, spec)
+    return shown
+
+
+def save_wav(path: str | os.PathLike, images: np.ndarray, spec: ImageSpec) -> None:
+    """Writes sounds [n 1 t 1] one after another as a .wav file, atomically."""
+    write_atomic(path, wav_bytes(in_turn(waves(images, spec.levels), spec.rate), spec.rate))
 
 
 def grid(
@@ -74,9 +117,14 @@ def heatmap(maps: np.ndarray, columns: int | None = None, pad: int = 1) -> np.nd
     finite = maps[np.isfinite(maps)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     unit = np.where(np.isfinite(maps), (maps - low) / ((high - low) or 1.0), 0.0)
+    return grid(_coloured(unit), 256, columns, pad)
+
+
+def _coloured(unit: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1] as colours, dark to light: uint8 [... 3]."""
     place = np.linspace(0.0, 1.0, len(_COLOURS))
     rgb = np.stack([np.interp(unit, place, _COLOURS[:, c]) for c in range(3)], axis=-1)
-    return grid(np.round(rgb).astype(np.uint8), 256, columns, pad)
+    return np.round(rgb).astype(np.uint8)
 
 
 def png_bytes(picture: np.ndarray) -> bytes:
@@ -100,11 +148,23 @@ def load_images(paths: Sequence[str | os.PathLike], spec: ImageSpec) -> np.ndarr
     """The images in these files as integer levels, uint8 [n h w c] of the model's shape.
 
     Grey and RGB are converted into each other; sizes must match. Byte v becomes the level
-    nearest to it, the inverse of `grid`'s map. Raises `UserError` naming the file.
+    nearest to it, the inverse of `grid`'s map. Of a sound, a .wav file, the beginning is taken;
+    rates must match. Raises `UserError` naming the file.
     """
     if not paths:
         raise UserError("--images names no file; give at least one image")
-    return np.stack([_load(Path(path), spec) for path in paths])
+    load = _load_sound if spec.rate else _load
+    return np.stack([load(Path(path), spec) for path in paths])
+
+
+def _load_sound(path: Path, spec: ImageSpec) -> np.ndarray:
+    rate, wave = read_wav(path)
+    if rate != spec.rate or len(wave) < spec.width:
+        raise UserError(
+            f"{path} has {len(wave)} samples at {rate} Hz, and the model's sounds have "
+            f"{spec.width} at {spec.rate} Hz; resample it, or give a longer one"
+        )
+    return mu_law_encode(wave[: spec.width], spec.levels).reshape(spec.shape)
 
 
 def _load(path: Path, spec: ImageSpec) -> np.ndarray:

@@ -12,14 +12,17 @@ import numpy as np
 from jaxgen import charts
 from jaxgen.log import METRICS as METRICS_FILE
 from jaxgen.log import read_metrics
-from jaxgen.model import Completes, Generates, Inspection, Reconstructs
-from jaxgen.pictures import grid, heatmap, png_bytes, save_png
+from jaxgen.model import Completes, Generates, ImageSpec, Inspection, Reconstructs
+from jaxgen.pictures import heatmap, legend, picture, png_bytes, save_samples
 from jaxgen.run import Run, to_dict
 from jaxgen.rundir import read_run, write_atomic
+from jaxgen.sound import wav_bytes, waves
 from jaxgen.tables import METRICS, Table, number, spread, tables
 
 SHOWN = 6
 """Pictures of samples, from the first to the last, that show the training's progress."""
+PLAYED = 10
+"""Sounds that the page plays."""
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5c6570; --line: #dde1e6;
@@ -44,6 +47,7 @@ figure { margin: 0 0 1rem; }
 img { max-width: 100%; min-width: min(9rem, 100%); height: auto;
   image-rendering: pixelated; border-radius: .25rem; }
 .small img { width: 100%; }
+audio { width: 9rem; height: 2rem; }
 .cards { margin: 1rem 0; }
 svg { width: 100%; max-width: 40rem; height: auto; display: block; }
 .scroll { overflow-x: auto; margin: .8rem 0 1.2rem; }
@@ -70,15 +74,14 @@ def write_report(
     real: np.ndarray,
     shown: Inspection,
 ) -> Path:
-    """Writes report.html and samples/final.png into the run's directory; returns the page's path.
+    """Writes report.html and samples/final.png (and .wav, of sounds) into the run's directory;
+    returns the page's path.
 
     `samples` [n h w c] and `shown` come from the checkpoint that `results` are about; `real`
     [m h w c] are images of the split, to compare with.
     """
-    levels = run.model.spec.levels
-    picture = grid(samples, levels, columns=10)
-    (directory / "samples").mkdir(exist_ok=True)
-    save_png(directory / "samples" / "final.png", picture)
+    spec = run.model.spec
+    drawn = save_samples(directory / "samples" / "final", samples, spec)
     record = read_run(directory)
     rows = read_metrics(directory / METRICS_FILE)
     title = f"{run.name} on {results['dataset']}"
@@ -88,8 +91,9 @@ def write_report(
         _cards(results),
         "<h2>Samples</h2>",
         '<div class="row">',
-        _image(png_bytes(picture), f"The first {len(samples)} samples, none picked"),
-        _image(png_bytes(grid(real, levels, columns=10)), f"Real: the {results['split']} split"),
+        _image(png_bytes(drawn), f"The first {len(samples)} samples, none picked{legend(spec)}"),
+        _image(png_bytes(picture(real, spec, 10)), f"Real: the {results['split']} split"),
+        *(_players(clips[:PLAYED], spec) for clips in (samples, real) if spec.rate),
         "</div>",
         _progress(directory),
         "<h2>Results</h2>",
@@ -100,7 +104,7 @@ def write_report(
         "split, by what a checkpoint would be used with.</p>",
         _curves(rows, results),
         "<h2>A look inside</h2>" if shown.grids or shown.heatmaps else "",
-        *_inspection(shown, levels),
+        *_inspection(shown, spec),
         "<h2>What was trained</h2>",
         *_trained(run, results, record),
         "<h2>Use it</h2>",
@@ -164,6 +168,12 @@ def _image(png: bytes, caption: str) -> str:
     )
 
 
+def _players(clips: np.ndarray, spec: ImageSpec) -> str:
+    """The first clips, to listen to."""
+    files = (base64.b64encode(wav_bytes(w, spec.rate)).decode() for w in waves(clips, spec.levels))
+    return "".join(f'<audio controls src="data:audio/wav;base64,{data}"></audio>' for data in files)
+
+
 def _progress(directory: Path) -> str:
     """Samples of the same noise at some of the validations, first and last included."""
     paths = sorted((directory / "samples").glob("step_*.png"))
@@ -203,9 +213,9 @@ def _figure(svg: str, title: str) -> str:
     return f"<figure><figcaption>{_text(title)}</figcaption>{svg}</figure>"
 
 
-def _inspection(shown: Inspection, levels: int) -> Iterator[str]:
+def _inspection(shown: Inspection, spec: ImageSpec) -> Iterator[str]:
     for name, images in shown.grids.items():
-        yield _image(png_bytes(grid(np.asarray(images), levels)), name)
+        yield _image(png_bytes(picture(np.asarray(images), spec)), name)
     for name, maps in shown.heatmaps.items():
         finite = np.asarray(maps)[np.isfinite(maps)]
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)

@@ -22,10 +22,11 @@ from jaxgen.features import Features, fit_features
 from jaxgen.feed import full_batch
 from jaxgen.losses import bits_per_dim
 from jaxgen.members import keys_of
-from jaxgen.model import Inspection, Model
+from jaxgen.model import ImageSpec, Inspection, Model
 from jaxgen.parallel import WHOLE, make_mesh, put
 from jaxgen.run import Run
 from jaxgen.rundir import write_atomic
+from jaxgen.sound import spectrograms
 from jaxgen.trainer import Score
 
 INSPECTED = 500
@@ -34,6 +35,9 @@ INSPECTED = 500
 SHOWN = 100
 """Samples and real images in the report."""
 
+CHUNK = 1000
+"""Sounds that are transformed at a time."""
+
 Fitted = TypeVar("Fitted", Baselines, Features)
 
 
@@ -41,15 +45,32 @@ def make_score(run: Run, dataset: Dataset, directory: Path) -> tuple[Features, S
     """The features of the data set, and the score that a model without likelihood is validated
     by: samples uint8 [n h w c] to their Fréchet distance to the validation split."""
     features = features_of(dataset, directory)
-    reference = scores.Reference.of(features, dataset.materialize("validation").images)
-    return features, lambda images: {"frechet": reference.frechet(images)}
+    spec = dataset.spec
+    seen = scored(dataset.materialize("validation").images, spec)
+    reference = scores.Reference.of(features, seen)
+    return features, lambda images: {"frechet": reference.frechet(scored(images, spec))}
+
+
+def scored(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """What sample scores look at: the images [n h w c] as they are, of sounds the spectrograms.
+
+    Two waves that sound alike differ in every sample, but for their phase; spectrograms do not.
+    """
+    if not spec.rate:
+        return images
+    chunks = (images[i : i + CHUNK] for i in range(0, len(images), CHUNK))
+    return np.concatenate([spectrograms(chunk, spec) for chunk in chunks])
 
 
 def features_of(dataset: Dataset, directory: Path) -> Features:
     """The features fitted on the train split with whatever labels it has; kept in the run."""
-    train = dataset.materialize("train")
-    levels, name = dataset.spec.levels, dataset.name
-    fit = lambda: fit_features(train.images, train.labels, levels, dataset=name)  # noqa: E731
+    train, spec = dataset.materialize("train"), dataset.spec
+    name = f"spectrograms of {dataset.name}" if spec.rate else dataset.name
+
+    def fit() -> Features:
+        images = scored(train.images, spec)
+        return fit_features(images, train.labels, spec.levels, dataset=name)
+
     return _kept(directory / "features.npz", Features, fit)
 
 
@@ -145,14 +166,14 @@ def _scores(
 ) -> dict[str, Any] | None:
     """The panel of scores and the class histogram; None where it would mean nothing: on the
     train split, which is the floor itself, and on splits too small for its neighbours."""
-    reference = np.asarray(dataset.materialize(split).images)
-    train = np.asarray(dataset.materialize("train").images)
+    reference = scored(np.asarray(dataset.materialize(split).images), dataset.spec)
+    train = scored(np.asarray(dataset.materialize("train").images), dataset.spec)
     if split == "train" or min(len(reference), len(train)) <= scores.NEIGHBOURS:
         return None
     features = features_of(dataset, directory)
     # Not the samples that the checkpoint may have been chosen by.
     key = jax.random.fold_in(keys_of(run.train.seed).sample, 1)
-    drawn = evaluate.draw(run.model, mesh, key, state, run.train.samples)
+    drawn = scored(evaluate.draw(run.model, mesh, key, state, run.train.samples), dataset.spec)
     panel = scores.panel(features, reference, drawn, train, split)
     labelled = "; samples of every class in turn" if run.model.spec.num_classes else ""
     return {

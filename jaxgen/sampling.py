@@ -3,13 +3,14 @@
 All draw sub-pixel d of image i from the same noise, so that the same key gives the same images.
 `naive` runs the whole network for every sub-pixel and is the reference. `cached` does the work of
 one forward pass: what finished rows give to the next row is computed for the whole row at once,
-and only the row's own left context goes from pixel to pixel. `wavefront` does the same work along
-diagonals, in fewer and wider steps.
+and only the row's own left context goes from pixel to pixel. `wavefront`, for single stacks of
+masked convolutions, does the same work along diagonals, in fewer and wider steps.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -24,8 +25,41 @@ class Draw(NamedTuple):
 
     noise: Callable[[Array], Array]
     """Numbers of sub-pixels [n] -> their noise [n b …]."""
-    pick: Callable[[Array, Array], Array]
-    """(noise [b …], params [b p]) -> levels [b]."""
+    pick: Callable[[Any, Array, Array], tuple[Any, Array, Any]]
+    """(state, noise [b …], params [b p]) -> state, levels [b], record."""
+    state: Any = ()
+    """What goes from each sub-pixel to the next, in order; only `cached` carries it."""
+
+
+class Pixels(NamedTuple):
+    """One pixel of each of n images, or of n places."""
+
+    given: UInt8[Array, "n c"]
+    keep: Bool[Array, "n c"]
+    """Which of them are known."""
+    noise: Array
+    """[c n …]"""
+
+
+class Stepper(Protocol):
+    """A bound network, cut so that `cached` can run it row by row and pixel by pixel."""
+
+    def start(self, batch: int) -> Any:
+        """What finished rows leave, before there is one."""
+
+    def begin(self, rows: Any) -> tuple[Any, Any]:
+        """What the row's first pixel finds to its left, and what every column gets from the
+        rows above (a pytree whose leading axis is that of columns)."""
+
+    def pixel(
+        self, left: Any, above: Any, pixels: Pixels, state: Any
+    ) -> tuple[Any, Any, UInt8[Array, "b c"], Any, Any]:
+        """Draws a pixel, channel after channel: what the next pixel finds, what the row keeps,
+        the levels, the state of the draws, and their records."""
+
+    def end(self, rows: Any, left: Any, kept: Any) -> Any:
+        """What finished rows leave, with this one; `left` from its last pixel, and `kept` of all
+        its pixels, leading axis = column."""
 
 
 def sample_pixels_naive(
@@ -42,30 +76,70 @@ def sample_pixels_naive(
         row, column, channel = jnp.unravel_index(position, spec.shape)
         params = network(spec.to_float(image), label)
         noise = draw.noise(position[None])[0]
-        level = draw.pick(noise, params[:, row, column, channel]).astype(jnp.uint8)
+        _, level, _ = draw.pick(draw.state, noise, params[:, row, column, channel])
         kept = known[:, row, column, channel]
-        level = jnp.where(kept, image[:, row, column, channel], level)
+        level = jnp.where(kept, image[:, row, column, channel], level.astype(jnp.uint8))
         return image.at[:, row, column, channel].set(level)
 
     # Unknown sub-pixels start at level 0, whatever the caller left there.
     return lax.fori_loop(0, spec.dims, step, jnp.where(known, image, 0).astype(jnp.uint8))
 
 
-class Pixels(NamedTuple):
-    """One pixel of each of n images, or of n places."""
+def sample_pixels_cached(
+    network: Any,
+    spec: ImageSpec,
+    draw: Draw,
+    image: UInt8[Array, "b h w c"],
+    known: Bool[Array, "b h w c"],
+    label: Int[Array, " b"] | None = None,
+) -> UInt8[Array, "b h w c"]:
+    """Fills in the unknown sub-pixels at the cost of one pass of the bound network."""
+    return run_cached(network, spec, draw, image, known, label)[0]
 
-    given: UInt8[Array, "n c"]
-    keep: Bool[Array, "n c"]
-    """Which of them are known."""
-    noise: Array
-    """[c n …]"""
+
+def run_cached(
+    network: Any,
+    spec: ImageSpec,
+    draw: Draw,
+    image: UInt8[Array, "b h w c"],
+    known: Bool[Array, "b h w c"],
+    label: Int[Array, " b"] | None = None,
+) -> tuple[UInt8[Array, "b h w c"], Any, Any]:
+    """`sample_pixels_cached`, with the last state of the draws and their records, leading axes
+    [h w c]. Columns lead in memory, and the batch follows."""
+    batch, height, width, channels = image.shape
+    stepper: Stepper = network.stepper(spec, draw, label)
+
+    def pixel_step(carry: Any, column: Any) -> tuple[Any, Any]:
+        left, state = carry
+        above, pixels = column
+        left, kept, levels, state, records = stepper.pixel(left, above, pixels, state)
+        return (left, state), (kept, levels, records)
+
+    def row_step(carry: Any, row: Any) -> tuple[Any, Any]:
+        rows, state = carry
+        given, keep, positions = row
+        noise = draw.noise(positions)
+        noise = noise.reshape(width, channels, *noise.shape[1:])
+        left, above = stepper.begin(rows)
+        columns = above, Pixels(given, keep, noise)
+        (left, state), (kept, *drawn) = lax.scan(pixel_step, (left, state), columns)
+        return (stepper.end(rows, left, kept), state), drawn
+
+    positions = jnp.arange(spec.dims).reshape(height, width * channels)
+    by_row = (image.transpose(1, 2, 0, 3), known.transpose(1, 2, 0, 3), positions)
+    start = stepper.start(batch), draw.state
+    (_, state), (levels, records) = lax.scan(row_step, start, by_row)
+    return levels.transpose(2, 0, 1, 3), state, records
 
 
 class Stack:
-    """A bound network's causal convolutions, to be run pixel by pixel.
+    """A bound network's single stack of causal convolutions, to be run pixel by pixel.
 
     The network offers `parts(label)` and `run(x, run)` (see `PixelCNNNet`). Only spatial layers,
-    those with taps beside the centre, carry anything from one pixel to the next.
+    those with taps beside the centre, carry anything from one pixel to the next: their last
+    input rows, from which all of the next row's share of them is computed at once, and what
+    the pixels to the left have pushed.
     """
 
     def __init__(self, network: Any, spec: ImageSpec, draw: Draw, label: Array | None) -> None:
@@ -76,18 +150,22 @@ class Stack:
             _push_weights(p) if p.kernel > 1 and i > 0 else None for i, p in enumerate(self._parts)
         ]
 
-    def draw(self, pixels: Pixels, past: list[Array], push: bool) -> tuple[Array, Any, Any]:
+    def draw(
+        self, pixels: Pixels, past: list[Array], push: bool, state: Any = ()
+    ) -> tuple[Array, Any, Any, Any, Any]:
         """Levels [n c], channel after channel; with `past` each spatial layer's share of all
         earlier pixels [n o].
 
         Also each spatial layer's input at this pixel [n i] and, if `push`, its share of the
-        layer's output at the next k//2 pixels to the right [n k//2*o].
+        layer's output at the next k//2 pixels to the right [n k//2*o]; and the draws' state and
+        records [c …].
         """
         spec = self._spec
         levels = jnp.where(pixels.keep, pixels.given, 0).astype(jnp.uint8)
         # Of its own features a channel computes one group; those before it are kept here.
         inputs: list[Array] = []
         pushed: list[Array] = []
+        records = []
         for channel in range(spec.channels):
             before, inputs, shares = inputs, [], iter(past)
             last = channel == spec.channels - 1
@@ -114,77 +192,73 @@ class Stack:
                 return both[:, : stop - start] + share
 
             params = self._network.run(spec.to_float(levels), run)
-            level = self._draw.pick(pixels.noise[channel], params).astype(jnp.uint8)
-            level = jnp.where(pixels.keep[:, channel], pixels.given[:, channel], level)
-            levels = levels.at[:, channel].set(level)
+            state, level, record = self._draw.pick(state, pixels.noise[channel], params)
+            records.append(record)
+            levels = keep_known(levels, level, pixels, channel)
         # No feature of a pixel depends on its last channel; only its own levels do.
         x = spec.to_float(levels)
         spatial = [h for h, p in zip(inputs, self._parts, strict=True) if p.kernel > 1]
         if push:
             pushed = [x @ _push_weights(self.spatial[0]), *pushed]
-        return levels, (x, *spatial[1:]), pushed
+        return levels, (x, *spatial[1:]), pushed, state, stacked(records)
+
+    def start(self, batch: int) -> Any:
+        """Each spatial layer's last input rows [k//2 w b i], before there are any."""
+        width = self._spec.width
+        return tuple(
+            jnp.zeros((p.kernel // 2, width, batch, p.before.shape[1])) for p in self.spatial
+        )
+
+    def begin(self, rows: Any) -> tuple[Any, Any]:
+        """Empty queues of what is pushed, and each spatial layer's share of the row [w b o]."""
+        shares = tuple(map(_above, self.spatial, rows))
+        queues = tuple(
+            (jnp.zeros((share.shape[1], share.shape[2])),) * (p.kernel // 2)
+            for p, share in zip(self.spatial, shares, strict=True)
+        )
+        return queues, shares
+
+    def pixel(
+        self, left: Any, above: Any, pixels: Pixels, state: Any
+    ) -> tuple[Any, Any, Array, Any, Any]:
+        """See `Stepper`; the row keeps each spatial layer's input."""
+        past = [share + queue[0] for share, queue in zip(above, left, strict=True)]
+        levels, inputs, pushed, state, records = self.draw(pixels, past, True, state)
+        queues = tuple(
+            tuple(map(jnp.add, jnp.split(new, len(queue), -1), (*queue[1:], 0.0)))
+            for new, queue in zip(pushed, left, strict=True)
+        )
+        return queues, inputs, levels, state, records
+
+    def end(self, rows: Any, left: Any, kept: Any) -> Any:
+        """The last input rows, with this one."""
+        return tuple(jnp.concatenate([x[1:], i[None]], 0) for x, i in zip(rows, kept, strict=True))
+
+
+def keep_known(levels: Array, level: Array, pixels: Pixels, channel: int) -> Array:
+    """The pixels' levels with that channel drawn, or as it is known."""
+    level = jnp.where(pixels.keep[:, channel], pixels.given[:, channel], level.astype(levels.dtype))
+    return levels.at[:, channel].set(level)
+
+
+def stacked(records: list[Any]) -> Any:
+    """The channels' records as one, [c …]."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *records)
+
+
+def _above(parts: Parts, rows: Array) -> Array:
+    """A layer's last input rows [k//2 w b i] to their share of the next row [w b o]."""
+    reach, width = parts.kernel // 2, rows.shape[1]
+    padded = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+    taps = [row[d : d + width] for row in padded for d in range(parts.kernel)]
+    weights = parts.before[:-reach].reshape(-1, parts.bias.shape[1])
+    return jnp.concatenate(taps, -1) @ weights + parts.bias[None]
 
 
 def _push_weights(parts: Parts) -> Array:
     """[i k//2*o]: what a pixel gives the next k//2 ones to the right."""
     reach = parts.kernel // 2
     return jnp.concatenate(list(parts.before[::-1][:reach]), -1)
-
-
-def sample_pixels_cached(
-    network: Any,
-    spec: ImageSpec,
-    draw: Draw,
-    image: UInt8[Array, "b h w c"],
-    known: Bool[Array, "b h w c"],
-    label: Int[Array, " b"] | None = None,
-) -> UInt8[Array, "b h w c"]:
-    """Fills in the unknown sub-pixels at the cost of one pass of the bound network.
-
-    A scan over rows carries each spatial layer's last input rows, from which all of the next
-    row's share of them is computed at once. A scan over columns carries what the pixels to the
-    left have pushed. Columns lead in memory, and the batch follows.
-    """
-    batch, height, width, channels = image.shape
-    stack = Stack(network, spec, draw, label)
-    from_above = [p.before[: -(p.kernel // 2)].reshape(-1, p.bias.shape[1]) for p in stack.spatial]
-
-    def above(parts: Parts, weights: Array, rows: Array) -> Array:
-        """A layer's last input rows [k//2 w b i] to their share of the next row [w b o]."""
-        reach = parts.kernel // 2
-        padded = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-        taps = [row[d : d + width] for row in padded for d in range(parts.kernel)]
-        return jnp.concatenate(taps, -1) @ weights + parts.bias[None]
-
-    def pixel_step(queues: Any, column: Any) -> tuple[Any, Any]:
-        shares, pixels = column
-        past = [share + queue[0] for share, queue in zip(shares, queues, strict=True)]
-        levels, inputs, pushed = stack.draw(pixels, past, push=True)
-        queues = tuple(
-            tuple(map(jnp.add, jnp.split(new, len(queue), -1), (*queue[1:], 0.0)))
-            for new, queue in zip(pushed, queues, strict=True)
-        )
-        return queues, (levels, inputs)
-
-    def row_step(rows: Any, row: Any) -> tuple[Any, Array]:
-        given, keep, positions = row
-        noise = draw.noise(positions)
-        noise = noise.reshape(width, channels, *noise.shape[1:])
-        shares = tuple(map(above, stack.spatial, from_above, rows))
-        queues = tuple(
-            (jnp.zeros((batch, p.bias.shape[1])),) * (p.kernel // 2) for p in stack.spatial
-        )
-        _, (levels, inputs) = lax.scan(pixel_step, queues, (shares, Pixels(given, keep, noise)))
-        rows = tuple(
-            jnp.concatenate([x[1:], i[None]], 0) for x, i in zip(rows, inputs, strict=True)
-        )
-        return rows, levels
-
-    rows = tuple(jnp.zeros((p.kernel // 2, width, batch, p.before.shape[1])) for p in stack.spatial)
-    positions = jnp.arange(spec.dims).reshape(height, width * channels)
-    by_row = (image.transpose(1, 2, 0, 3), known.transpose(1, 2, 0, 3), positions)
-    _, levels = lax.scan(row_step, rows, by_row)
-    return levels.transpose(2, 0, 1, 3)
 
 
 def sample_pixels_wavefront(
@@ -237,7 +311,7 @@ def sample_pixels_wavefront(
             by_channel = by_channel.reshape(channels, slots * batch, *by_channel.shape[3:])
             pixels = Pixels(given[phase], keep[phase], by_channel)
             shares = [past(p, x, phase) for p, x in zip(stack.spatial, histories, strict=True)]
-            levels, inputs, _ = stack.draw(pixels, shares, push=False)
+            levels, inputs, *_ = stack.draw(pixels, shares, push=False)
             drawn.append(levels)
             # Beside the image there is nothing: zero, as the convolutions pad.
             alive = valid[phase][:, None, None]

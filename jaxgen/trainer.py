@@ -21,7 +21,7 @@ from jaxgen.feed import Feed
 from jaxgen.log import Log
 from jaxgen.members import Member, Meter, keys_of, means, restore
 from jaxgen.parallel import WHOLE, check_batch_size, make_mesh, on_every_device, put
-from jaxgen.pictures import grid, save_png
+from jaxgen.pictures import save_samples
 from jaxgen.run import Run, members_of
 
 Score = Callable[[np.ndarray], dict[str, float]]
@@ -174,10 +174,8 @@ class Trainer:
             num = self.run.train.samples
             drawn = evaluate.draw(model, self.mesh, keys.sample, state, num)
             metrics |= self._score(drawn)
-        picture = grid(shown, model.spec.levels, columns=10)
-        (member.directory / "samples").mkdir(exist_ok=True)
-        save_png(member.directory / "samples" / f"step_{step:07d}.png", picture)
-        member.log.image(step, "samples", picture)
+        name = member.directory / "samples" / f"step_{step:07d}"
+        member.log.image(step, "samples", save_samples(name, shown, model.spec))
         member.log.write(step, "validation", metrics)
         member.checkpoints.save(step, progress, monitor=metrics[model.monitor])
         return metrics

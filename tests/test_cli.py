@@ -18,6 +18,7 @@ from jaxgen import checkpoint, cli, rundir
 from jaxgen.data import DataConfig, load
 from jaxgen.model import ImageSpec
 from jaxgen.pictures import CELL, load_images
+from jaxgen.registry import MODELS
 from jaxgen.saved import load_run
 
 ROOT = Path(cli.__file__).parents[1]
@@ -467,7 +468,7 @@ def test_files_have_no_labels(trained, refused):
 def test_list_names_every_model(capfd, refused):
     cli.main(["list"])
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["pixelcnn", "vae", "gan"]
+    assert [line.split()[0] for line in lines] == list(MODELS)
     assert all(len(line.split()) > 4 for line in lines)
     assert "jaxgen list takes no arguments" in refused("list", "vae")
 
@@ -622,6 +623,34 @@ def test_a_mistake_is_told_with_its_flag_and_leaves_nothing(name, refused, folde
     assert told in refused(*command.split())
     assert tree(".") == before
     assert not list(Path(tmp_path).glob("cache/**/*.npy"))
+
+
+# The codec, on a run (more of it in test_codec.py).
+
+
+def test_a_split_is_compressed_and_comes_back_with_its_labels(trained, refused, capfd):
+    run = trained("pixelcnn").run
+    capfd.readouterr()
+    cli.main(["compress", f"--run={run}", "--out=test.jxg"])
+    out = " ".join(capfd.readouterr().out.split())
+    measured = json.loads(Path(run, "results.json").read_text())["likelihood"]["model"]["nats"]
+    assert out.startswith("447 images written to test.jxg")
+    assert f"{measured:.2f} nats an image and the labels" in out
+    assert "of it labels 186 bytes" in out
+    size = 447 * (measured / np.log(2) + np.log2(10)) / 8
+    assert size < Path("test.jxg").stat().st_size < 1.01 * size + 180
+    cli.main(["decompress", f"--run={run}", "--file=test.jxg"])
+    test = load(DataConfig(conditional=True)).splits["test"]
+    found = np.load("images.npz")
+    np.testing.assert_array_equal(found["image"], test.images)
+    np.testing.assert_array_equal(found["label"], test.labels)
+    told = refused("decompress", f"--run={run}", "--checkpoint=10", "--file=test.jxg", "--out=x")
+    latest = load_run(run, "best").step
+    assert latest == 20 and "give the run, and the --checkpoint, that compressed it" in told
+    assert "use a PixelCNN" in refused("compress", f"--run={trained('vae').run}")
+    Image.new("L", (8, 8)).save("a.png")
+    assert "have no labels" in refused("compress", f"--run={run}", "--images", "a.png")
+    assert not Path("images.jxg").exists()
 
 
 # With TFDS data, and as processes.

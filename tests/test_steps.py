@@ -17,23 +17,27 @@ from jaxgen.data.dataset import Dataset
 from jaxgen.feed import Feed
 from jaxgen.loop import compile_steps, member, stack, start
 from jaxgen.model import ImageSpec, Model
+from jaxgen.models.wavenet import WaveNet
 from jaxgen.net import Optimizer
 from jaxgen.parallel import AXIS, SPLIT, WHOLE, data_parallel, make_mesh, on_every_device
 from jaxgen.registry import MODELS
 
 SPEC = ImageSpec(4, 4, 1, 5, 3)
+ROW = ImageSpec(1, 16, 1, 5, 3)
 BATCH, STEPS = 8, 3
 SEEDS = (5, 6, 7)
 
 
 def _small(model):
     """The model on tiny images: each field that sets a size is cut, each optimizer is SGD."""
-    sizes = {"features": 4, "blocks": 1, "head": 4, "first_kernel": 3, "filters": 2,
+    sizes = {"features": 4, "blocks": 1, "layers": 1, "head": 4, "first_kernel": 3, "filters": 2,
              "hidden": (8, 8), "latents": 3}  # fmt: skip
     fields = {name: value for name, value in sizes.items() if hasattr(model, name)}
     for field in dataclasses.fields(model):
         if isinstance(getattr(model, field.name), Optimizer):
             fields[field.name] = Optimizer("sgd", 0.02, b1=0.9)
+    if isinstance(model, WaveNet):
+        return dataclasses.replace(model, spec=ROW, layers=2, stacks=1, skips=4, **fields)
     return dataclasses.replace(model, spec=SPEC, **fields)
 
 
@@ -49,17 +53,17 @@ def model(request):
     return SMALL[request.param]
 
 
-def _dataset(num=40):
+def _dataset(num=40, spec=SPEC):
     rng = np.random.default_rng(0)
-    images = rng.integers(SPEC.levels, size=(num, *SPEC.shape)).astype(np.uint8)
-    split = Split(images, rng.integers(SPEC.num_classes, size=num).astype(np.int32))
+    images = rng.integers(spec.levels, size=(num, *spec.shape)).astype(np.uint8)
+    split = Split(images, rng.integers(spec.num_classes, size=num).astype(np.int32))
     names = tuple("abc")
     splits = dict.fromkeys(("train", "validation", "test"), split)
-    return Dataset("random", SPEC, splits, names, "", "random images")
+    return Dataset("random", spec, splits, names, "", "random images")
 
 
-def _batch(num):
-    split = _dataset(num).splits["train"]
+def _batch(num, spec=SPEC):
+    split = _dataset(num, spec).splits["train"]
     return {"image": jnp.asarray(split.images), "label": jnp.asarray(split.labels),
             "index": jnp.arange(num)}  # fmt: skip
 
@@ -87,7 +91,7 @@ def _replicas_agree(tree):
 
 
 def test_four_ways_to_run_a_step_agree(model, random_state):
-    batch = _batch(BATCH * model.minibatches)
+    batch = _batch(BATCH * model.minibatches, model.spec)
     states = [random_state(model, seed) for seed in (0, 1)]
     one = jax.jit(model.train_step)
     expected = [one(jax.random.key(i), state, batch) for i, state in enumerate(states)]
@@ -122,7 +126,7 @@ def test_four_ways_to_run_a_step_agree(model, random_state):
 def _run(model, state, devices, chunks=((0, STEPS),), compiled=None):
     """(progress, metrics of the steps, compiled) after the chunks (first, count) of steps."""
     mesh = make_mesh(devices)
-    feed = Feed(_dataset(), 0, BATCH * model.minibatches, mesh, STEPS)
+    feed = Feed(_dataset(spec=model.spec), 0, BATCH * model.minibatches, mesh, STEPS)
     compiled = compiled or compile_steps(model, feed, mesh)
     progress = on_every_device(mesh, start, state)
     metrics = []
@@ -151,7 +155,7 @@ def test_any_number_of_devices_and_any_chunking(model, random_state):
     single, single_metrics, _ = _run(model, state, 1, ((0, 1), (1, 1), (2, 1)), compiled)
     _same((single, single_metrics), (progress, metrics))
     # And so does a loop written by hand.
-    split, by_hand = _dataset().splits["train"], state
+    split, by_hand = _dataset(spec=model.spec).splits["train"], state
     step = jax.jit(model.train_step)
     for t in range(STEPS):
         ids = feed_module.indices(0, t, BATCH * model.minibatches, len(split.images))[0]
@@ -177,7 +181,7 @@ def test_streamed_batches_equal_resident_ones(random_state, monkeypatch):
 
 def test_seeds_trained_together_are_each_alone(model, random_state):
     """Over two devices: the step is vmapped inside, with the batches and keys of each seed."""
-    mesh, data, num = make_mesh(2), _dataset(), BATCH * model.minibatches
+    mesh, data, num = make_mesh(2), _dataset(spec=model.spec), BATCH * model.minibatches
     feeds = [Feed(data, seed, num, mesh, STEPS) for seed in SEEDS]
     states = [random_state(model, seed) for seed in SEEDS]
     keys = jax.random.split(jax.random.key(7), len(SEEDS))
@@ -240,7 +244,7 @@ def test_a_step_that_is_not_finite_is_not_applied():
 
 def test_metrics_show_whatever_is_not_finite(model, random_state):
     """A NaN in any parameter reaches a metric, so the trainer would not apply the step."""
-    batch, step = _batch(BATCH * model.minibatches), jax.jit(model.train_step)
+    batch, step = _batch(BATCH * model.minibatches, model.spec), jax.jit(model.train_step)
     state = random_state(model)
     places, tree = jax.tree.flatten_with_path(state)
     for i, (path, leaf) in enumerate(places):
@@ -265,7 +269,7 @@ def test_a_state_that_is_not_finite_is_told(random_state):
 
 
 def test_evaluation_of_a_share_is_that_of_the_whole(model, random_state):
-    state, batch, mesh = random_state(model), _batch(BATCH), make_mesh(4)
+    state, batch, mesh = random_state(model), _batch(BATCH, model.spec), make_mesh(4)
     whole = jax.jit(model.eval_step)(jax.random.key(0), state, batch)
     spread = data_parallel(model.eval_step, mesh, (WHOLE, WHOLE, SPLIT), PartitionSpec(AXIS))
     _close(spread(jax.random.key(0), state, batch), whole, atol=1e-4)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,21 +15,29 @@ from jaxgen.data.folder import folder_source
 from jaxgen.data.order import indices
 from jaxgen.data.source import Source, carve
 from jaxgen.data.tfds import tfds_source
+from jaxgen.data.tones import tones
+from jaxgen.data.wav import wav_source
 from jaxgen.errors import UserError
 from jaxgen.model import ImageSpec
 
 __all__ = ["DataConfig", "Dataset", "Split", "indices", "load"]
 
 
+_SOURCES: dict[str, Callable[[DataConfig], Source]] = {
+    "digits": lambda config: digits(),
+    "tones": tones,
+    "folder": folder_source,
+    "wav": wav_source,
+}
+"""Other names are those of TFDS."""
+
+
 def load(config: DataConfig) -> Dataset:
     """Returns the data set; the first time, TFDS sets and folders are decoded into the cache."""
-    if config.dataset == "digits":
-        source = digits()
-    else:
-        source = folder_source(config) if config.dataset == "folder" else tfds_source(config)
+    source = _SOURCES.get(config.dataset, tfds_source)(config)
     if config.conditional and not source.class_names:
         raise UserError(f"--conditional needs labels, and {source.name} has none; leave it out")
-    if config.dataset == "digits":
+    if config.dataset in ("digits", "tones"):
         # Small enough to need no cache, and so no place to write.
         splits, meta = build(source, config, lambda name, shape, dtype: np.empty(shape, dtype))
     else:
@@ -55,6 +64,7 @@ def _dataset(config: DataConfig, source: Source, splits: dict[str, Split], meta:
             channels,
             levels=2 if config.binarize != "none" else levels,
             num_classes=len(source.class_names) if config.conditional else 0,
+            rate=source.rate,
         ),
         splits=_binarized(config, splits, levels),
         class_names=source.class_names,
@@ -80,12 +90,15 @@ def _binarized(config: DataConfig, splits: dict[str, Split], levels: int) -> dic
 
 
 def _protocol(config: DataConfig, source: Source, splits: dict[str, Split], meta: Meta) -> str:
-    _, carved = carve(source)
+    _, carved = carve(source.name, source.sizes)
     sizes = [
         f"{name} {len(split.images)}" + (" (carved from train, seed 0)" if name in carved else "")
         for name, split in splits.items()
     ]
     height, width, channels = splits["train"].images.shape[1:]
+    if source.rate:
+        shape = f"{width} samples at {source.rate} Hz ({width / source.rate:.3g} s)"
+        return f"{source.name}: {', '.join(sizes)}; {shape}, 256 mu-law levels; {source.note}"
     shape = f"{height}x{width}x{channels}"
     if config.size:
         shape += f" ({config.fit} to {config.size}{', grey' if config.grey else ''})"

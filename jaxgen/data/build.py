@@ -38,7 +38,7 @@ class Meta(TypedDict):
 
 def build(source: Source, config: DataConfig, allocate: Allocate) -> tuple[dict[str, Split], Meta]:
     """Returns the three splits after --grey, --size and --levels, in constant memory."""
-    parts, _ = carve(source)
+    parts, _ = carve(source.name, source.sizes)
     [example] = source.read("train", np.array([0]))
     model = example.where, to_array(example.image, config, example.where).shape
     seen = np.zeros(256, bool)

@@ -25,11 +25,11 @@ def folder_source(config: DataConfig) -> Source:
     root = Path(config.data_dir or "").expanduser().absolute()
     if not root.is_dir():
         raise UserError(f"--data_dir={config.data_dir} is not a directory")
-    files = _image_files(root)
+    files = files_below(root, SUFFIXES)
     if not files:
         raise UserError(f"--data_dir={config.data_dir} holds no images ({' '.join(SUFFIXES)})")
-    depth, splits = _splits(files, root)
-    class_names = _class_names(files, depth)
+    depth, splits = stored_splits(files, root)
+    class_names = folder_names(files, depth)
 
     @cache
     def mode() -> str:
@@ -43,7 +43,7 @@ def folder_source(config: DataConfig) -> Source:
 
     return Source(
         name=f"folder:{root.name}",
-        stamp=[str(root), *(_stamp(root, file) for file in files)],
+        stamp=[str(root), *(stamp(root, file) for file in files)],
         sizes={name: len(group) for name, group in splits.items()},
         class_names=class_names,
         levels=None,
@@ -51,17 +51,17 @@ def folder_source(config: DataConfig) -> Source:
     )
 
 
-def _image_files(root: Path) -> list[Path]:
-    """Every image file below `root`, relative to it, sorted; hidden files are left out."""
+def files_below(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Every such file below `root`, relative to it, sorted; hidden files are left out."""
     return sorted(
         Path(folder, file).relative_to(root)
         for folder, _, files in os.walk(root)
         for file in files
-        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        if file.lower().endswith(suffixes) and not file.startswith(".")
     )
 
 
-def _splits(files: list[Path], root: Path) -> tuple[int, dict[str, list[Path]]]:
+def stored_splits(files: list[Path], root: Path) -> tuple[int, dict[str, list[Path]]]:
     """Returns the number of folders that name the split (0 or 1), and the files of each."""
     groups: dict[str, list[Path]] = {}
     for file in files:
@@ -74,7 +74,8 @@ def _splits(files: list[Path], root: Path) -> tuple[int, dict[str, list[Path]]]:
     return 1, groups
 
 
-def _class_names(files: list[Path], depth: int) -> tuple[str, ...]:
+def folder_names(files: list[Path], depth: int) -> tuple[str, ...]:
+    """The labels: the folders at that depth, sorted; () unless every file lies in one."""
     if any(len(file.parts) < depth + 2 for file in files):
         return ()
     return tuple(sorted({file.parts[depth] for file in files}))
@@ -85,6 +86,7 @@ def _is_grey(path: Path) -> bool:
         return image.mode in GREY_MODES
 
 
-def _stamp(root: Path, file: Path) -> tuple[str, int, int]:
+def stamp(root: Path, file: Path) -> tuple[str, int, int]:
+    """Names the bytes of a file: what changes them changes its size or its time."""
     stat = (root / file).stat()
     return file.as_posix(), stat.st_size, stat.st_mtime_ns

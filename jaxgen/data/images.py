@@ -45,8 +45,10 @@ def decode(file: Path | BytesIO, mode: str, where: str) -> "Image.Image":
         return image.convert(mode)
 
 
-def to_array(image: "Image.Image", config: DataConfig, where: str) -> np.ndarray:
-    """Returns uint8 [h w c] after --grey and --size; values are as stored."""
+def to_array(image: "Image.Image | np.ndarray", config: DataConfig, where: str) -> np.ndarray:
+    """Returns uint8 [h w c] after --grey and --size; values are as stored. Arrays are ready."""
+    if isinstance(image, np.ndarray):
+        return image
     if config.grey and image.mode != "L":
         image = image.convert("L")
     if config.size and image.size != (config.size, config.size):

@@ -20,7 +20,8 @@ class Example(NamedTuple):
 
     where: str
     """What a message calls it."""
-    image: "Image.Image"
+    image: "Image.Image | np.ndarray"
+    """A stored picture, or levels uint8 [h w c] that are ready."""
     label: int
     """The class, or -1."""
 
@@ -41,6 +42,10 @@ class Source:
     """Number of levels of the stored images; None: judge by the values."""
     read: Callable[[str, np.ndarray], Iterable[Example]]
     """(split, ids) to those examples, in order."""
+    rate: int = 0
+    """Samples a second, where the examples are sounds."""
+    note: str = ""
+    """What the protocol says beside the sizes and the shape."""
 
 
 class Part(NamedTuple):
@@ -50,24 +55,26 @@ class Part(NamedTuple):
     ids: np.ndarray
 
 
-def carve(source: Source) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """Returns the parts called train, validation and test, and which of them were carved.
+def carve(
+    name: str, sizes: dict[str, int], what: str = "images"
+) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """Returns the parts called train, validation and test of stored splits of those sizes, and
+    which of them were carved.
 
     A split that is not stored is carved from train: min(10000, n // 6) examples, at least 1,
-    by a permutation with seed 0. Parts keep the stored order.
+    by a permutation with seed 0. Parts keep the stored order. A message says `name` and `what`.
     """
-    sizes = source.sizes
-    carved = tuple(name for name in ("test", "validation") if name not in sizes)
+    carved = tuple(split for split in ("test", "validation") if split not in sizes)
     num = sizes["train"]
     take = min(MAX_CARVED, max(1, num // 6))
     if num <= take * len(carved) or 0 in sizes.values():
         raise UserError(
-            f"{source.name} has too few images for a train, a validation and a test split: "
-            + ", ".join(f"{name} {size}" for name, size in sizes.items())
+            f"{name} has too few {what} for a train, a validation and a test split: "
+            + ", ".join(f"{split} {size}" for split, size in sizes.items())
         )
-    parts = {name: Part(name, np.arange(sizes[name])) for name in SPLITS if name in sizes}
+    parts = {split: Part(split, np.arange(sizes[split])) for split in SPLITS if split in sizes}
     order = np.random.default_rng(0).permutation(num)
-    for k, name in enumerate(carved):
-        parts[name] = Part("train", np.sort(order[k * take : (k + 1) * take]))
+    for k, split in enumerate(carved):
+        parts[split] = Part("train", np.sort(order[k * take : (k + 1) * take]))
     parts["train"] = Part("train", np.sort(order[take * len(carved) :]))
-    return {name: parts[name] for name in SPLITS}, carved
+    return {split: parts[split] for split in SPLITS}, carved

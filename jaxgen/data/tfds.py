@@ -134,12 +134,12 @@ def _not_found(name: str, version: str | None, root: Path) -> UserError:
     names = sorted([*root.glob("*"), *root.glob("*/*")])  # a set, or a configuration of one
     folders = [path.relative_to(root) for folder in names for path in _prepared(folder)]
     here = [f"{folder.parent.as_posix()}:{folder.name}" for folder in folders]
-    known = {"digits", "folder", *tfds.list_builders(with_community_datasets=False)}
+    known = {"digits", "tones", "folder", "wav", *tfds.list_builders(with_community_datasets=False)}
     known |= {prepared.split(":")[0] for prepared in here}
     if name.split("/")[0] not in {other.split("/")[0] for other in known}:
         near = difflib.get_close_matches(name, sorted(known), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "it is not a TFDS data set either"
-        return UserError(f"unknown --dataset={name}; {hint} (built in: digits, folder)")
+        return UserError(f"unknown --dataset={name}; {hint} (built in: digits, tones, folder, wav)")
     wanted = f"{name}:{version}" if version else name
     return UserError(
         f"--dataset={wanted} is not prepared: no {root}/{name}/{version or '*'}/dataset_info.json "

@@ -2,37 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from jaxgen import sampling
 from jaxgen.errors import UserError
 from jaxgen.layers import CausalConv, Parts, dropout, fold_keys
-from jaxgen.likelihoods import Bernoulli, Categorical, Likelihood
-from jaxgen.model import (
-    Batch,
-    Completes,
-    ImageSpec,
-    Inspection,
-    Metrics,
-    Model,
-    example_keys,
-    labels_or_all,
-)
-from jaxgen.net import (
-    NetState,
-    Optimizer,
-    Params,
-    Precision,
-    apply_in,
-    create,
-    create_state,
-    train_net,
-)
+from jaxgen.model import ImageSpec
+from jaxgen.models.autoregressive import Autoregressive
 
 # How a causal convolution is run: on the image as a whole, or on one pixel and group of features.
 RunConv = Callable[[CausalConv, Array], Array]
@@ -174,15 +155,20 @@ class PixelCNNNet(nn.Module):
         blocks = [parts for block in self.stack for parts in block.parts(one_hot)]
         return [self.first.parts(), *blocks, self.hidden.parts(), self.out.parts()]
 
+    def stepper(
+        self, spec: ImageSpec, draw: sampling.Draw, label: Int[Array, " b"] | None
+    ) -> sampling.Stepper:
+        """What `cached` runs; see `sampling.Stepper`."""
+        return sampling.Stack(self, spec, draw, label)
+
     def _one_hot(self, label: Int[Array, " b"] | None, dtype: Any) -> Array | None:
         return None if label is None else jax.nn.one_hot(label, self.num_classes, dtype=dtype)
 
 
 @dataclass(frozen=True)
-class PixelCNN(Model[NetState], Completes):
-    """Explicit density by the chain rule over sub-pixels; trained by exact likelihood."""
+class PixelCNN(Autoregressive):
+    """One stack of masked convolutions; it has the blind spot of the paper."""
 
-    spec: ImageSpec
     block: Literal["residual", "plain"] = "residual"
     """residual: the paper's bottleneck (1x1, kxk, 1x1); plain: ReLU and one kxk layer."""
     features: int = 32
@@ -195,27 +181,14 @@ class PixelCNN(Model[NetState], Completes):
     """Side of the first kernel (mask A); odd."""
     kernel: int = 3
     """Side of the kernels in the blocks (mask B); odd."""
-    dropout: float = 0.5
-    """Dropout rate inside each block."""
-    ema: float = 0.995
-    """Decay of the parameters' moving average, which evaluation and sampling use."""
-    sampler: Literal["cached", "wavefront", "naive"] = "cached"
+    sampler: Literal["cached", "wavefront", "naive"] = "cached"  # type: ignore[assignment]
     """cached: the cost of one forward pass; wavefront: that in fewer, wider steps;
     naive: the whole net per sub-pixel. The images are the same."""
-    accumulate: int = 1
-    """Parts that a device's batch is taken in, one after another, for memory; the step is the
-    same to rounding."""
     remat: bool = False
     """Recompute each block's features in the backward pass: memory for time."""
-    precision: Precision = "float32"
-    """Of the network in training. Parameters, losses and statistics are float32, and so are
-    evaluation and sampling: the figures are exact, and samplers agree to the bit."""
-    optimizer: Optimizer = Optimizer()
-    """Of the whole network."""
-
-    monitor: ClassVar[str] = "nll"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("first_kernel", "kernel"):
             if getattr(self, name) % 2 == 0 or getattr(self, name) < 3:
                 raise UserError(f"--pixelcnn.{name} must be odd and at least 3")
@@ -224,21 +197,8 @@ class PixelCNN(Model[NetState], Completes):
                 f"--pixelcnn.features and --pixelcnn.head must be at least the image's "
                 f"{self.spec.channels} channels, so that each has features of its own"
             )
-        if self.blocks < 0 or not 0 <= self.ema < 1:
-            raise UserError("--pixelcnn.blocks must not be negative; --pixelcnn.ema lies in [0, 1)")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--pixelcnn.dropout must lie in [0, 1); got {self.dropout}")
-        if self.accumulate < 1:
-            raise UserError(f"--pixelcnn.accumulate must be at least 1; got {self.accumulate}")
-
-    @property
-    def parts(self) -> int:
-        return self.accumulate
-
-    @property
-    def likelihood(self) -> Likelihood:
-        """Bernoulli for two levels, else one logit per level."""
-        return Bernoulli() if self.spec.levels == 2 else Categorical(self.spec.levels)
+        if self.blocks < 0:
+            raise UserError("--pixelcnn.blocks must not be negative")
 
     @property
     def network(self) -> PixelCNNNet:
@@ -248,99 +208,11 @@ class PixelCNN(Model[NetState], Completes):
             self.remat,
         )  # fmt: skip
 
-    @property
-    def convolutional(self) -> bool:
-        return True
-
-    def init(self, key: Key[Array, ""]) -> NetState:
-        image = jnp.zeros((1, *self.spec.shape))
-        label = jnp.zeros((1,), jnp.int32) if self.spec.num_classes else None
-        return create_state(create(self.network, self.optimizer, key, image, label))
-
-    def log_prob(
-        self,
-        params: Params,
-        batch: Batch,
-        keys: Key[Array, " b"] | None = None,
-        precision: Precision = "float32",
-    ) -> Float[Array, "b h w c"]:
-        """log p of every sub-pixel given those before it, in nats; keys turn dropout on."""
-        x, label = self.spec.to_float(batch["image"]), batch.get("label")
-        logits = apply_in(precision, self.network, {"params": params}, x, label, keys)
-        return self.likelihood.log_prob(logits, batch["image"])
-
-    def train_step(
-        self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
-    ) -> tuple[NetState, Metrics]:
-        def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
-            keys = example_keys(key, batch["index"])
-            nll = -self.log_prob(params, batch, keys, self.precision).sum((1, 2, 3)).mean()
-            return nll, {"nll": nll}
-
-        return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
-
-    def eval_step(
-        self, key: Key[Array, ""], state: NetState, batch: Batch
-    ) -> dict[str, Float[Array, " b"]]:
-        return {"nll": -self.log_prob(state.ema, batch).sum((1, 2, 3))}
-
-    def sample(
-        self,
-        key: Key[Array, ""],
-        state: NetState,
-        num: int,
-        label: Int[Array, " num"] | None = None,
-        temperature: float | Array = 1.0,
-        start: int | Array = 0,
-    ) -> UInt8[Array, "num h w c"]:
-        image = jnp.zeros((num, *self.spec.shape), jnp.uint8)
-        known = jnp.zeros(image.shape, bool)
-        return self.complete(key, state, image, known, label, temperature, start)
-
-    def complete(
-        self,
-        key: Key[Array, ""],
-        state: NetState,
-        image: UInt8[Array, "b h w c"],
-        known: Array,
-        label: Int[Array, " b"] | None = None,
-        temperature: float | Array = 1.0,
-        start: int | Array = 0,
-    ) -> UInt8[Array, "b h w c"]:
-        """Draws the sub-pixels that are not known, in raster order, R before G before B.
-
-        Each is conditioned on what stands above and to the left of it; known sub-pixels further
-        on are kept but cannot influence the ones before them.
-        """
-        num = image.shape[0]
-        label = labels_or_all(self.spec, label, num, start)
-        keys = example_keys(key, start + jnp.arange(num))
-
-        def noise(positions: Array) -> Array:
-            at = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys, positions)
-            return jax.vmap(jax.vmap(self.likelihood.noise))(at)
-
-        def pick(noise: Array, params: Array) -> Array:
-            return self.likelihood.pick(noise, params, temperature)
-
-        bound = self.network.bind({"params": state.ema})
-        draw = sampling.Draw(noise, pick)
-        return sampling.METHODS[self.sampler](bound, self.spec, draw, image, known, label)
-
     def facts(self) -> dict[str, str]:
         """How far the prediction of a pixel reaches; see the class for what it misses."""
         reach = self.first_kernel // 2 + self.blocks * (self.kernel // 2)
         return {
             "sees": f"{reach} rows above and {reach} columns to the left; to the right one column "
             f"per row above after the first kernel's {self.first_kernel // 2} (the blind spot)",
-            "sampling": f"{self.spec.dims} sub-pixels in turn, at the cost of one forward pass",
+            **super().facts(),
         }
-
-    def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
-        """The per-pixel NLL: its mean over the batch, and for the first images."""
-        nats = -self.log_prob(state.ema, batch).sum(-1)
-        maps = {
-            "NLL per pixel (nats)": nats[None, :16],
-            "mean NLL per pixel (nats)": nats.mean(0)[None, None],
-        }
-        return Inspection({}, {"images of the NLL maps below": batch["image"][None, :16]}, maps)

@@ -1,0 +1,233 @@
+"""The autoregressive family in one table: every model, four data sets, one protocol.
+
+    python benchmarks/autoregressive.py [--tasks digits …] [--models pixelcnn …] [--seeds 0 1 2]
+    python benchmarks/autoregressive.py --table   # writes README's table from the rows there are
+
+A row is `python train.py --model=MODEL FLAGS --seed=SEED` without its final report: the preset
+trained by the trainer, the checkpoint chosen on validation, the NLL of the whole test split. Rows
+that are in the results already are kept; --again makes them anew. MNIST is read as prepared TFDS
+data from --data_dir or $TFDS_DATA_DIR.
+
+Dynamic MNIST is tested on one binarization of the test split, drawn once with seed 0. Sampling is
+of 64 images at once; the naive time is extrapolated from whole passes, one a sub-pixel.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import common
+import jax
+import numpy as np
+import sampling
+from common import RESULTS, ROOT
+
+import jaxgen
+from jaxgen import loop
+from jaxgen.checkpoint import Checkpoints
+from jaxgen.describe import parameters
+from jaxgen.members import keys_of
+from jaxgen.models.autoregressive import Autoregressive
+from jaxgen.trainer import Trainer, mesh_of
+
+README = ROOT / "README.md"
+BEGIN, END = "<!-- autoregressive:begin -->", "<!-- autoregressive:end -->"
+IMAGES = 64
+"""Sampled at once."""
+
+
+class Task(NamedTuple):
+    """A data set, with the flags that choose it."""
+
+    title: str
+    flags: dict[str, Any]
+    small: bool
+    """Whether presets are trained to their end, by several seeds; else for `MNIST_STEPS`."""
+
+
+TASKS = {
+    "digits": Task("digits, 17 levels", {}, True),
+    "binary": Task("digits, binarized at one half", {"binarize": "threshold"}, True),
+    "static": Task("MNIST, static", {"dataset": "binarized_mnist"}, False),
+    "dynamic": Task("MNIST, dynamic", {"dataset": "mnist", "binarize": "dynamic"}, False),
+}
+
+MNIST_STEPS = {name: 300 for name in jaxgen.MODELS}
+"""What about a minute of two cores allows; of the preset's batch."""
+
+PAPER = {
+    ("static", "pixelcnn"): ("81.30", "van den Oord et al. 2016a"),
+    ("static", "rowlstm"): ("80.54", "van den Oord et al. 2016a, 7 layers"),
+    ("static", "diagonal"): ("79.20", "van den Oord et al. 2016a, 7 layers"),
+    ("static", "nade"): ("88.33", "Larochelle & Murray 2011, 500 units"),
+    ("static", "made"): ("86.64", "Germain et al. 2015, 2 layers, 32 masks"),
+    ("dynamic", "pixelcnn"): ("81.45", "pytorch-generative, 457 epochs"),
+    ("dynamic", "gated"): ("81.50", "pytorch-generative"),
+    ("dynamic", "pixelsnail"): ("78.61", "pytorch-generative"),
+    ("dynamic", "nade"): ("85.65", "pytorch-generative, 50 epochs"),
+    ("dynamic", "made"): ("84.87", "pytorch-generative, 85 epochs"),
+}
+"""Test nats that were published, and by whom. The static files are the same everywhere; of dynamic
+ones everybody draws their own."""
+
+
+def models() -> list[str]:
+    """The autoregressive models of images."""
+    image = lambda m: isinstance(m, Autoregressive) and m.spec.height > 1  # noqa: E731
+    return [name for name, chosen in jaxgen.MODELS.items() if image(chosen.model)]
+
+
+def run_of(name: str, task: Task, seed: int, data_dir: str | None) -> tuple[Any, Any]:
+    """The Run that `train.py` would make of the row's command, and its data set."""
+    chosen = jaxgen.preset(name)
+    where = {"data_dir": data_dir} if "dataset" in task.flags else {}
+    data = dataclasses.replace(chosen.data, **task.flags, **where)
+    dataset = jaxgen.load(data)
+    train = dataclasses.replace(chosen.train, seed=seed)
+    if not task.small:
+        steps = MNIST_STEPS[name]
+        train = dataclasses.replace(train, steps=steps, eval_every=steps)
+    model = dataclasses.replace(chosen.model, spec=dataset.spec)
+    return jaxgen.Run(name, model, data, train), dataset
+
+
+def command(name: str, task: Task, run: Any) -> str:
+    flags = [f"--{flag}={value}" for flag, value in task.flags.items()]
+    if not task.small:
+        flags += [f"--steps={run.train.steps}", f"--eval_every={run.train.eval_every}"]
+    return " ".join(["python train.py", f"--model={name}", *flags, f"--seed={run.train.seed}"])
+
+
+def train(run: Any, dataset: Any) -> tuple[Any, int, float]:
+    """The state of the best checkpoint, its step, and the seconds it all took, compiling too."""
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.perf_counter()
+        Trainer(run, dataset, Path(directory), None).train()
+        seconds = time.perf_counter() - began
+        fresh = jax.eval_shape(lambda: loop.start(run.model.init(jax.random.key(0))))
+        with Checkpoints(Path(directory) / "checkpoints", read_only=True) as checkpoints:
+            progress, step = checkpoints.restore(fresh, "best")
+        return progress.state, step, seconds
+
+
+def sampling_seconds(model: Any, state: Any) -> dict[str, float]:
+    """Of a batch by the cached sampler, and by the naive one, extrapolated."""
+    cached = common.block(sampling.sampler(model, "cached", state, IMAGES), 0.5)
+    few = common.block(sampling.naive_pass(model, state, IMAGES), 0.5)
+    each = common.alternate({"cached": cached, "naive": few}, 3)
+    scale = model.spec.dims / sampling.FewPixels.dims
+    return {
+        "cached_s": statistics.median(each["cached"]),
+        "naive_s": statistics.median(each["naive"]) * scale,
+    }
+
+
+def measure(name: str, key: str, seed: int, asked: Any) -> dict[str, Any]:
+    """One row."""
+    task = TASKS[key]
+    run, dataset = run_of(name, task, seed, asked.data_dir)
+    mesh = mesh_of(run)
+    print(f"== {command(name, task, run)}", flush=True)
+    state, step, seconds = train(run, dataset)
+    test = dataset.materialize("test")
+    size = run.train.batch_size
+    values = jaxgen.per_example(run.model, mesh, keys_of(seed).evaluate, state, test, size)
+    found = jaxgen.mean_and_error(values)
+    row = {
+        "task": key,
+        "model": name,
+        "seed": seed,
+        "command": command(name, task, run),
+        "nats": found["nll"],
+        "nats_se": found["nll_se"],
+        "bits_per_dim": float(jaxgen.bits_per_dim(np.float64(found["nll"]), run.model.spec.dims)),
+        "images": len(test.images),
+        "parameters": parameters(state),
+        "steps": run.train.steps,
+        "batch_size": size,
+        "chosen_step": step,
+        "train_s": seconds,
+        "protocol": dataset.protocol,
+    }
+    if seed == asked.seeds[0]:
+        row |= sampling_seconds(run.model, state)
+    print(f"   {row['nats']:.2f} nats, {seconds:.0f} s", flush=True)
+    return row
+
+
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """The table's lines."""
+    lines = [
+        "| data | `--model` | test NLL in nats, by seed | bits/dim | parameters | steps, training "
+        "| 64 samples, cached | naive | published nats |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["model"]), []).append(row)
+    for key in TASKS:
+        here = {name: found for (task, name), found in groups.items() if task == key}
+        nats = {name: statistics.mean(r["nats"] for r in found) for name, found in here.items()}
+        for name in sorted(here, key=nats.__getitem__):
+            lines.append(_line(key, name, here[name]))
+    return lines
+
+
+def _line(task: str, name: str, rows: list[dict[str, Any]]) -> str:
+    rows = sorted(rows, key=lambda row: row["seed"])
+    first = rows[0]
+    value, who = PAPER.get((task, name), ("", ""))
+    seconds = statistics.mean(row["train_s"] for row in rows)
+    nats = ", ".join(f"{row['nats']:.2f}" for row in rows)
+    cells = [
+        TASKS[task].title,
+        f"`{name}`",
+        f"**{nats}** ± {first['nats_se']:.2f}",
+        f"{statistics.mean(row['bits_per_dim'] for row in rows):.3f}",
+        f"{first['parameters']:,}",
+        f"{first['steps']:,} of {first['batch_size']}, {seconds:.0f} s",
+        f"{first['cached_s']:.2g} s",
+        f"{first['naive_s']:,.2g} s" if first["naive_s"] < 100 else f"{first['naive_s']:,.0f} s",
+        f"{value} ({who})" if value else "—",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def rewritten(readme: str, result: dict[str, Any]) -> str:
+    """README with the table of these results."""
+    before, rest = readme.split(BEGIN)
+    lines = [*markdown(result["rows"]), "", f"Measured on {common.named(result['machine'])}."]
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--models", nargs="+", choices=models(), default=models())
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="MNIST: the first")
+    parser.add_argument("--data_dir", help="prepared TFDS data (default: $TFDS_DATA_DIR)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "autoregressive.json")
+    parser.add_argument("--again", action="store_true", help="also rows that are there already")
+    parser.add_argument("--table", action="store_true", help="run nothing, write README's table")
+    asked = parser.parse_args()
+    result = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": []}
+    rows = {(r["task"], r["model"], r["seed"]): r for r in result["rows"]}
+    for key in [] if asked.table else asked.tasks:
+        for name in asked.models:
+            for seed in asked.seeds if TASKS[key].small else asked.seeds[:1]:
+                if asked.again or (key, name, seed) not in rows:
+                    rows[key, name, seed] = measure(name, key, seed, asked)
+                    result = {"machine": common.machine(), "rows": list(rows.values())}
+                    common.write(asked.out, result)
+    print("\n".join(markdown(result["rows"])))
+    if asked.table:
+        README.write_text(rewritten(README.read_text(), result))
+
+
+if __name__ == "__main__":
+    main()
