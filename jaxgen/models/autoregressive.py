@@ -91,6 +91,11 @@ class Autoregressive(Model[NetState], Completes):
         return Bernoulli() if self.spec.levels == 2 else Categorical(self.spec.levels)
 
     @property
+    def one_order(self) -> bool:
+        """Whether every image has its pixels in one known order, as a codec needs."""
+        return True
+
+    @property
     def arranged(self) -> ImageSpec:
         """The images as the network takes them."""
         if self.order != "columns":
