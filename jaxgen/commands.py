@@ -109,7 +109,7 @@ class Interpolate(Command):
 
 @dataclass(frozen=True)
 class Complete(Command):
-    """Fill in the missing part of images (PixelCNN): a row for each, the given part first."""
+    """Fill in the missing part of images, by an autoregressive model: a row for each, the given part first."""
 
     images: tuple[str, ...] = ()
     """PNG files of the model's size; default: the first images of the test split."""
@@ -132,7 +132,9 @@ class Complete(Command):
         saved = self.load()
         model = saved.model
         if not isinstance(model, Completes):
-            raise UserError(f"{saved.run.name} cannot complete images: use a PixelCNN")
+            raise UserError(
+                f"{saved.run.name} cannot complete images: use an autoregressive model, such as a PixelCNN"
+            )
         batch = _images(saved, self.images, self.count)
         known = _known(self.mask, saved)
         given = np.asarray(batch["image"])

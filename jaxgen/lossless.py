@@ -25,7 +25,7 @@ from jaxgen.saved import SavedRun
 
 @dataclass(frozen=True)
 class Compress(Command):
-    """Write images as a file of as many bits as the model's NLL (PixelCNN); lossless."""
+    """Write images as a file of as many bits as an autoregressive model's NLL; lossless."""
 
     out: str = "images.jxg"
     """File to write; one that exists is not overwritten."""
@@ -109,7 +109,9 @@ class Decompress(Command):
 
 def _coder(saved: SavedRun) -> Autoregressive:
     if not isinstance(saved.model, Autoregressive):
-        raise UserError(f"{saved.run.name} has no likelihood by sub-pixel: use a PixelCNN")
+        raise UserError(
+            f"{saved.run.name} has no likelihood by sub-pixel: use an autoregressive model, such as a PixelCNN"
+        )
     return saved.model
 
 
