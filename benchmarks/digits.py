@@ -1,4 +1,4 @@
-"""The README's first table: the three families' presets on digits, three seeds, through the real trainer.
+"""The README's first table: the three families' presets on digits, by the real trainer.
 
     python benchmarks/digits.py [--models pixelcnn vae gan] [--seeds 0 1 2] [--runs runs/digits]
 
