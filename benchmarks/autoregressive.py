@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -214,10 +215,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "autoregressive.json")
     parser.add_argument("--again", action="store_true", help="also rows that are there already")
     parser.add_argument("--table", action="store_true", help="run nothing, write README's table")
+    parser.add_argument(
+        "--check-readme", action="store_true", help="run nothing; exit with 1 if it shows another"
+    )
     asked = parser.parse_args()
     result = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": []}
     rows = {(r["task"], r["model"], r["seed"]): r for r in result["rows"]}
-    for key in [] if asked.table else asked.tasks:
+    for key in [] if asked.table or asked.check_readme else asked.tasks:
         for name in asked.models:
             for seed in asked.seeds if TASKS[key].small else asked.seeds[:1]:
                 if asked.again or (key, name, seed) not in rows:
@@ -225,8 +229,11 @@ def main() -> None:
                     result = {"machine": common.machine(), "rows": list(rows.values())}
                     common.write(asked.out, result)
     print("\n".join(markdown(result["rows"])))
+    readme = README.read_text()
+    if asked.check_readme and rewritten(readme, result) != readme:
+        sys.exit("README.md shows another table: benchmarks/autoregressive.py --table writes it")
     if asked.table:
-        README.write_text(rewritten(README.read_text(), result))
+        README.write_text(rewritten(readme, result))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ class Interpolate(Command):
 
 @dataclass(frozen=True)
 class Complete(Command):
-    """Fill in the missing part of images, by an autoregressive model: a row for each, the given part first."""
+    """Fill in the missing part of images (autoregressive models): a row for each image, the
+    given part first."""
 
     images: tuple[str, ...] = ()
     """PNG files of the model's size; default: the first images of the test split."""
@@ -133,7 +134,7 @@ class Complete(Command):
         model = saved.model
         if not isinstance(model, Completes):
             raise UserError(
-                f"{saved.run.name} cannot complete images: use an autoregressive model, such as a PixelCNN"
+                f"{saved.run.name} cannot complete images: use a PixelCNN or one of its family"
             )
         batch = _images(saved, self.images, self.count)
         known = _known(self.mask, saved)

@@ -110,7 +110,7 @@ class Decompress(Command):
 def _coder(saved: SavedRun) -> Autoregressive:
     if not isinstance(saved.model, Autoregressive):
         raise UserError(
-            f"{saved.run.name} has no likelihood by sub-pixel: use an autoregressive model, such as a PixelCNN"
+            f"{saved.run.name} has no likelihood by sub-pixel: use a PixelCNN or one of its family"
         )
     return saved.model
 
