@@ -57,10 +57,10 @@ from jaxgen.sampling import (
     Stepper,
     sample_pixels_cached,
     sample_pixels_naive,
-    sample_pixels_wavefront,
 )
 from jaxgen.saved import SavedRun, load_run
 from jaxgen.sound import mu_law_decode, mu_law_encode
+from jaxgen.stacks import sample_pixels_wavefront
 from jaxgen.streams import DownConv, DownRightConv, RightConv, StreamedNet
 
 __version__ = "0.1.0"

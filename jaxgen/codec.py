@@ -216,6 +216,11 @@ def _checked(
 ) -> Int32[np.ndarray, " n"]:
     """The labels, zeros if there are none; or a UserError."""
     spec = model.spec
+    if not model.one_order:
+        raise UserError(
+            "compress: this model has random orders or is an ensemble, whose NLL no single order "
+            "codes: train it with --…random_orders=0 (and --made.masks=1)"
+        )
     if images.dtype != np.uint8 or images.shape[1:] != spec.shape or not len(images):
         raise UserError(
             f"compress takes uint8 images [n {' '.join(map(str, spec.shape))}], n at least 1; got "

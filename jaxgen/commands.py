@@ -109,7 +109,8 @@ class Interpolate(Command):
 
 @dataclass(frozen=True)
 class Complete(Command):
-    """Fill in the missing part of images (PixelCNN): a row for each, the given part first."""
+    """Fill in the missing part of images (autoregressive models): a row for each image, the
+    given part first."""
 
     images: tuple[str, ...] = ()
     """PNG files of the model's size; default: the first images of the test split."""
@@ -132,7 +133,9 @@ class Complete(Command):
         saved = self.load()
         model = saved.model
         if not isinstance(model, Completes):
-            raise UserError(f"{saved.run.name} cannot complete images: use a PixelCNN")
+            raise UserError(
+                f"{saved.run.name} cannot complete images: use a PixelCNN or one of its family"
+            )
         batch = _images(saved, self.images, self.count)
         known = _known(self.mask, saved)
         given = np.asarray(batch["image"])
@@ -271,7 +274,7 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
         return known
     if not Path(mask).exists():
         raise UserError(f"--mask={mask}: give {', '.join(halves)}, or a PNG file that exists")
-    grey = dataclasses.replace(saved.model.spec, channels=1, levels=256)
+    grey = ImageSpec(h, w)
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
 
 

@@ -61,7 +61,7 @@ class CausalConv(nn.Module):
 
     A causal k x k kernel sees k//2 rows above and, in its own row, the pixels to the left (and
     the pixel itself, by group, see `causal_mask`): its rows below are dropped, not multiplied by
-    zero.
+    zero, and so are the taps to the right in its own row.
     """
 
     features: int
@@ -76,33 +76,33 @@ class CausalConv(nn.Module):
         live = reach * self.kernel * features_in + self._mask(features_in).sum((0, 1)).mean()
         init = nn.initializers.normal(float(np.sqrt(1.0 / max(live, 1.0))))
         shape = (reach + 1, self.kernel, features_in, self.features)
-        kernel = self._masked(self.param("kernel", init, shape))
+        above, own = self._live(self.param("kernel", init, shape))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
         if self.kernel == 1:
-            return x @ kernel[0, 0] + bias
-        return conv(x, kernel, 1, ((reach, 0), (reach, reach))) + bias
+            return x @ own[0] + bias
+        left = conv(x, own[None], 1, ((0, 0), (reach, 0)))
+        return conv(x, above, 1, ((reach, -1), (reach, reach))) + left + bias
 
     def parts(self) -> Parts:
         """The terms of the sum; the parameters exist already."""
-        kernel = self._masked(self.get_variable("params", "kernel"))
-        reach, features_in = self.kernel // 2, kernel.shape[2]
-        taps = kernel.reshape(-1, features_in, self.features)
-        before, own = taps[: reach * self.kernel + reach], kernel[-1, reach]
+        above, own = self._live(self.get_variable("params", "kernel"))
+        features_in = own.shape[1]
+        before = jnp.concatenate([above.reshape(-1, *own.shape[1:]), own[:-1]])
         centre = []
         for group in range(self.groups):
             start, stop = group_bounds(self.features, self.groups, group)
             seen = group + (self.kind == "B")
             inputs = group_bounds(features_in, self.groups, seen)[0]
-            centre.append(own[:inputs, start:stop])
+            centre.append(own[-1, :inputs, start:stop])
         return Parts(self.kernel, before, tuple(centre), self.get_variable("params", "bias")[None])
 
     def _mask(self, features_in: int) -> np.ndarray:
         return causal_mask(self.kernel, features_in, self.features, self.kind, self.groups)
 
-    def _masked(self, kernel: Array) -> Array:
-        reach = self.kernel // 2
-        own = kernel[-1, : reach + 1] * self._mask(kernel.shape[2]).astype(kernel.dtype)
-        return jnp.concatenate([kernel[:-1], jnp.pad(own, ((0, reach), (0, 0), (0, 0)))[None]])
+    def _live(self, kernel: Array) -> tuple[Array, Array]:
+        """The rows above, and the taps of the own row that are not to the right, masked."""
+        own = kernel[-1, : self.kernel // 2 + 1]
+        return kernel[:-1], own * self._mask(kernel.shape[2]).astype(kernel.dtype)
 
 
 class Conv(nn.Module):

@@ -70,11 +70,13 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
     With several seeds in the feed, progress and key have a leading axis for them, and metrics
     are [capacity, seeds]: each seed has its own step, and its own guard.
     """
+    # XLA keeps an average over one device, as a copy that nothing is fused across.
+    axis = AXIS if mesh.size > 1 else None
 
     def one(progress: Progress, key: Key[Array, ""], chunk: Any, i: Array) -> Any:
         batch = feed.batch(chunk, i)
         step_key = jax.random.fold_in(key, progress.step)
-        new, metrics = model.train_step(step_key, progress.state, batch, AXIS)
+        new, metrics = model.train_step(step_key, progress.state, batch, axis)
         # By its metrics alone: the choice is then made inside the update, at no cost. Reading
         # the whole new state first made the step of an MLP a fifth slower.
         ok = all_finite(metrics)

@@ -25,7 +25,7 @@ from jaxgen.saved import SavedRun
 
 @dataclass(frozen=True)
 class Compress(Command):
-    """Write images as a file of as many bits as the model's NLL (PixelCNN); lossless."""
+    """Write images as a file of as many bits as an autoregressive model's NLL; lossless."""
 
     out: str = "images.jxg"
     """File to write; one that exists is not overwritten."""
@@ -58,6 +58,11 @@ class Compress(Command):
             if self.data_dir is not None:
                 data = dataclasses.replace(data, data_dir=self.data_dir)
             return load(data).materialize(self.split)
+        if spec.rate:
+            raise UserError(
+                "--images: a .wav file holds more than mu-law levels, and could not be given back "
+                f"exactly; leave --images out to compress the levels of the {self.split} split"
+            )
         if spec.num_classes:
             raise UserError(
                 "--images have no labels and the run is conditional: leave --images out to use "
@@ -104,7 +109,9 @@ class Decompress(Command):
 
 def _coder(saved: SavedRun) -> Autoregressive:
     if not isinstance(saved.model, Autoregressive):
-        raise UserError(f"{saved.run.name} has no likelihood by sub-pixel: use a PixelCNN")
+        raise UserError(
+            f"{saved.run.name} has no likelihood by sub-pixel: use a PixelCNN or one of its family"
+        )
     return saved.model
 
 

@@ -71,6 +71,7 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
 
 def test_readme_shows_the_results() -> None:
     bench("benchmarks/run.py", "--check-readme")
+    bench("benchmarks/autoregressive.py", "--check-readme")
 
 
 def test_without_pytorch_the_peer_says_why(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from jaxgen.data import DataConfig
 from jaxgen.errors import UserError
 from jaxgen.model import ImageSpec
 from jaxgen.models.gated import GatedPixelCNN
+from jaxgen.models.made import MADE
 from jaxgen.models.pixelcnn import PixelCNN
+from jaxgen.models.pixelcnnpp import PixelCNNPP
+from jaxgen.models.pixelrnn import DiagonalBiLSTM
 from jaxgen.pictures import grid, save_png
 from jaxgen.run import Run, TrainConfig
 from jaxgen.saved import SavedRun
@@ -29,6 +32,8 @@ MODELS = {
     ),
     "pixelcnn, rgb": PixelCNN(ImageSpec(4, 4, 3, 256), **SMALL),
     "gated, rgb, conditional": GatedPixelCNN(ImageSpec(3, 4, 3, 8, num_classes=3), **SMALL),
+    "diagonal": DiagonalBiLSTM(ImageSpec(3, 4, 1, 5), **SMALL),
+    "pixelcnnpp, rgb, mixtures": PixelCNNPP(ImageSpec(4, 3, 3, 9), features=4, components=2),
 }
 
 
@@ -125,6 +130,12 @@ def test_images_that_are_not_the_models_are_refused(case):
 def file(case):
     model, state, images, _ = case("pixelcnn")
     return codec.compress(model, state, images[:20])
+
+
+def test_an_ensemble_is_refused(random_state):
+    model = MADE(ImageSpec(2, 2, 1, 2), hidden=(8,), random_orders=2)
+    with pytest.raises(UserError, match="random_orders=0"):
+        codec.compress(model, random_state(model), np.zeros((3, 2, 2, 1), np.uint8))
 
 
 def refused(model, state, data):

@@ -7,13 +7,14 @@ import math
 import re
 import struct
 import wave
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import cli, results
+from jaxgen import cli, commands, lossless, results
 from jaxgen.data import DataConfig, load
 from jaxgen.data.tones import PITCHES
 from jaxgen.errors import UserError
@@ -319,6 +320,15 @@ def test_a_sound_is_loaded_as_the_data_has_it(tmp_path):
     for other in (dataclasses.replace(spec, rate=4000), dataclasses.replace(spec, width=41)):
         with pytest.raises(UserError, match="x.wav has 40 samples at 8000 Hz"):
             load_images([path], other)
+
+
+def test_masks_are_pictures_and_sounds_are_not_compressed_exactly(tmp_path):
+    saved = SimpleNamespace(model=SimpleNamespace(spec=ImageSpec(1, 4, rate=8000)))
+    Image.fromarray(np.array([[0, 255, 255, 0]], np.uint8)).save(tmp_path / "mask.png")
+    found = commands._known(str(tmp_path / "mask.png"), saved)
+    np.testing.assert_array_equal(found[0, :, 0], [True, False, False, True])
+    with pytest.raises(UserError, match="more than mu-law levels"):
+        lossless.Compress(run="", images=("x.wav",))._given(saved)
 
 
 def test_scores_look_at_spectrograms(monkeypatch):

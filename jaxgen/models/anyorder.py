@@ -135,6 +135,10 @@ class AnyOrder(Autoregressive):
         return False
 
     @property
+    def one_order(self) -> bool:
+        return self.components == 1 and not self.random_orders
+
+    @property
     def components(self) -> int:
         """Of the mixture; component k takes the pixels in the order k modulo the orders."""
         return max(1, self.random_orders)

@@ -1,6 +1,7 @@
 """What all autoregressive models share: likelihood, train step, samples, completions."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -91,6 +92,16 @@ class Autoregressive(Model[NetState], Completes):
         return Bernoulli() if self.spec.levels == 2 else Categorical(self.spec.levels)
 
     @property
+    def samplers(self) -> dict[str, Callable[..., Array]]:
+        """The functions that `sampler` names."""
+        return {"cached": sampling.sample_pixels_cached, "naive": sampling.sample_pixels_naive}
+
+    @property
+    def one_order(self) -> bool:
+        """Whether every image has its pixels in one known order, as a codec needs."""
+        return True
+
+    @property
     def arranged(self) -> ImageSpec:
         """The images as the network takes them."""
         if self.order != "columns":
@@ -172,7 +183,7 @@ class Autoregressive(Model[NetState], Completes):
         label = labels_or_all(self.spec, label, num, start)
         draw = self.draw(example_keys(key, start + jnp.arange(num)), temperature)
         given, known = self.arrange(image), self.arrange(known)
-        method = sampling.METHODS[self.sampler]
+        method = self.samplers[self.sampler]
         drawn = method(self.bind(state), self.arranged, draw, given, known, label)
         return self.arrange(drawn)
 

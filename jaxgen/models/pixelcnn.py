@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxgen import sampling
+from jaxgen import stacks
 from jaxgen.errors import UserError
 from jaxgen.layers import CausalConv, Parts, dropout, fold_keys
 from jaxgen.model import ImageSpec
 from jaxgen.models.autoregressive import Autoregressive
+from jaxgen.sampling import Draw, Stepper
 
 # How a causal convolution is run: on the image as a whole, or on one pixel and group of features.
 RunConv = Callable[[CausalConv, Array], Array]
@@ -155,11 +156,9 @@ class PixelCNNNet(nn.Module):
         blocks = [parts for block in self.stack for parts in block.parts(one_hot)]
         return [self.first.parts(), *blocks, self.hidden.parts(), self.out.parts()]
 
-    def stepper(
-        self, spec: ImageSpec, draw: sampling.Draw, label: Int[Array, " b"] | None
-    ) -> sampling.Stepper:
+    def stepper(self, spec: ImageSpec, draw: Draw, label: Int[Array, " b"] | None) -> Stepper:
         """What `cached` runs; see `sampling.Stepper`."""
-        return sampling.Stack(self, spec, draw, label)
+        return stacks.Stack(self, spec, draw, label)
 
     def _one_hot(self, label: Int[Array, " b"] | None, dtype: Any) -> Array | None:
         return None if label is None else jax.nn.one_hot(label, self.num_classes, dtype=dtype)
@@ -199,6 +198,10 @@ class PixelCNN(Autoregressive):
             )
         if self.blocks < 0:
             raise UserError("--pixelcnn.blocks must not be negative")
+
+    @property
+    def samplers(self) -> dict[str, Callable[..., Array]]:
+        return {**super().samplers, "wavefront": stacks.sample_pixels_wavefront}
 
     @property
     def network(self) -> PixelCNNNet:
