@@ -91,6 +91,13 @@ PAPER = {
 ones everybody draws their own."""
 
 
+SAME = {
+    "static": "same protocol, trained in full",
+    "dynamic": "another draw of the test split, trained in full",
+}
+"""Whether a published figure's protocol is ours."""
+
+
 def models() -> list[str]:
     """The autoregressive models of images."""
     image = lambda m: isinstance(m, Autoregressive) and m.spec.height > 1  # noqa: E731
@@ -211,7 +218,7 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
     """The table's lines."""
     lines = [
         "| data | `--model` | test NLL in nats, by seed | bits/dim | parameters "
-        "| steps, processor time | 64 samples, cached | naive | published nats |",
+        "| steps, processor time | 64 samples, cached | naive | published, and its protocol |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[dict]] = {}
@@ -243,7 +250,7 @@ def _line(task: str, name: str, rows: list[dict[str, Any]]) -> str:
         f"{first['steps']:,} of {first['batch_size']}, {seconds:.0f} s",
         f"{first['cached_s']:.2g} s",
         f"{first['naive_s']:,.2g} s" if first["naive_s"] < 100 else f"{first['naive_s']:,.0f} s",
-        f"{value} ({who})" if value else "—",
+        f"{value} ({who}; {SAME[task]})" if value else "none known",
     ]
     return f"| {' | '.join(cells)} |"
 
