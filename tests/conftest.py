@@ -19,6 +19,25 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+COMPILED_QUICKLY = {
+    "test_steps", "test_precision", "test_autoregressive", "test_codec", "test_wavenet",
+    "test_sound", "test_pixelcnnpp", "test_pixelrnn", "test_pixelsnail", "test_streams",
+    "test_nade", "test_made",
+}  # fmt: skip
+"""Modules of tests on small networks, where compiling takes most of the time."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(request):
+    """With fewer optimizations, in those modules."""
+    if request.module.__name__ not in COMPILED_QUICKLY:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

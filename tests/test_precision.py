@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from test_steps import BATCH, SMALL, _batch
+from test_steps import BATCH, SHARE, SMALL, _batch
 
 import jaxgen
 from jaxgen.net import Optimizer
@@ -23,6 +23,8 @@ MODELS = {
     "vae, transposed": dataclasses.replace(SMALL["vae"], network="conv", upsample="transpose"),
     "gan, r1": dataclasses.replace(SMALL["gan"], d_norm="none", r1=0.5),
 }
+ALIKE = SHARE - {"rowlstm"}
+"""Slow here: networks of the same layers as those that are not."""
 LOSS = {"nll": 1e-3, "elbo": 1e-3, "d_loss": 1e-3, "g_loss": 1e-2}
 """How far a loss may be from float32's, relative to it. One rounding to bfloat16's 8 bits is off
 by 2e-3 at most, and a loss sums over many; the generator's is that of a D that moved meanwhile."""
@@ -39,7 +41,10 @@ def _sgd(model):
     return dataclasses.replace(model, **plain)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in MODELS],
+)
 def pair(request):
     """A model in float32 and in bfloat16."""
     model = _sgd(MODELS[request.param])
