@@ -21,7 +21,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 COMPILED_QUICKLY = {
     "test_steps", "test_precision", "test_autoregressive", "test_codec", "test_wavenet",
-    "test_sound", "test_pixelcnnpp", "test_pixelrnn", "test_pixelsnail", "test_streams",
+    "test_sound", "test_pixelcnnpp", "test_pixelsnail", "test_streams",
     "test_nade", "test_made",
 }  # fmt: skip
 """Modules of tests on small networks, where compiling takes most of the time."""
