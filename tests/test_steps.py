@@ -18,6 +18,7 @@ from jaxgen.feed import Feed
 from jaxgen.loop import compile_steps, member, stack, start
 from jaxgen.model import ImageSpec, Model
 from jaxgen.models.autoregressive import Autoregressive
+from jaxgen.models.pixelcnnpp import PixelCNNPP
 from jaxgen.models.wavenet import WaveNet
 from jaxgen.net import Optimizer
 from jaxgen.parallel import AXIS, SPLIT, WHOLE, data_parallel, make_mesh, on_every_device
@@ -38,7 +39,9 @@ def _small(model):
     fields = {name: value for name, value in sizes.items() if hasattr(model, name)}
     for field in dataclasses.fields(model):
         if isinstance(getattr(model, field.name), Optimizer):
-            fields[field.name] = Optimizer("sgd", 0.002, b1=0.9)
+            # PixelCNN++'s gradients are large where its parameters are random.
+            rate = 0.002 if isinstance(model, PixelCNNPP) else 0.02
+            fields[field.name] = Optimizer("sgd", rate, b1=0.9)
     if isinstance(model, WaveNet):
         return dataclasses.replace(model, spec=ROW, **{**fields, "layers": 2, "skips": 4})
     return dataclasses.replace(model, spec=SPEC, **fields)
@@ -85,7 +88,7 @@ def _close(a, b, atol=1e-5):
 
     def check(a, b):
         largest = float(np.abs(np.asarray(b, np.float64)).max())
-        np.testing.assert_allclose(a, b, rtol=5e-5, atol=atol + 2.0**-21 * largest)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol + 2.0**-23 * largest)
 
     jax.tree.map(check, a, b)
 
