@@ -34,7 +34,7 @@ def test_the_step_is_the_same(name, fields, random_state):
 
 def test_parts_are_at_least_one():
     for name in ("pixelcnn", "vae"):
-        with pytest.raises(UserError, match=f"--{name}.accumulate must be at least 1"):
+        with pytest.raises(UserError, match="accumulate must be at least 1"):
             dataclasses.replace(SMALL[name], accumulate=0)
 
 
