@@ -90,12 +90,12 @@ class Decompress(Command):
     exists is not overwritten."""
 
     def __call__(self) -> None:
+        saved = self.load()
+        path = _new(images_path(self.out, saved.model.spec))
         try:
             data = Path(self.file).read_bytes()
         except OSError as error:
             raise UserError(f"--file={self.file} cannot be read ({error})") from error
-        saved = self.load()
-        path = _new(images_path(self.out, saved.model.spec))
         model = _coder(saved)
         try:
             with _bar(container.unpack(data)[0].num) as tell:
