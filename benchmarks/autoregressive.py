@@ -235,12 +235,12 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
 def _line(task: str, name: str, rows: list[dict[str, Any]]) -> str:
     rows = sorted(rows, key=lambda row: row["seed"])
     first = rows[0]
-    value, who = PAPER.get((task, name), ("", ""))
-    seconds = statistics.mean(row["train_processor_s"] for row in rows)
     nats = ", ".join(f"{row['nats']:.2f}" for row in rows)
     if "parameters" not in first:
         bits = f"{first['bits_per_dim']:.3f}"
         return f"| {TASKS[task].title} | {name} (baseline) | {nats} | {bits} | | | | | |"
+    value, who = PAPER.get((task, name), ("", ""))
+    seconds = statistics.mean(row["train_processor_s"] for row in rows)
     cells = [
         TASKS[task].title,
         f"`{name}`",
