@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +170,7 @@ def stop_at(monkeypatch):
         def add(self, step, count, metrics, in_a_row):
             plain(self, step, count, metrics, in_a_row)
             if step + count == steps:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)  # to this thread: it cannot come late
 
         with monkeypatch.context() as patch:
             patch.setattr(trainer.Meter, "add", add)
