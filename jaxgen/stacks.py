@@ -82,17 +82,17 @@ class Stack:
         return levels, (x, *spatial[1:]), pushed, state, stacked(records)
 
     def start(self, batch: int) -> Any:
-        """Each spatial layer's last input rows [k//2 w b i], before there are any."""
+        """Each spatial layer's last input rows [w b k//2*i], before there are any."""
         width = self._spec.width
         return tuple(
-            jnp.zeros((p.kernel // 2, width, batch, p.before.shape[1])) for p in self.spatial
+            jnp.zeros((width, batch, p.kernel // 2 * p.before.shape[1])) for p in self.spatial
         )
 
     def begin(self, rows: Any) -> tuple[Any, Any]:
         """Empty queues of what is pushed, and each spatial layer's share of the row [w b o]."""
         shares = tuple(map(_above, self.spatial, rows))
         queues = tuple(
-            (jnp.zeros((share.shape[1], share.shape[2])),) * (p.kernel // 2)
+            jnp.zeros((share.shape[1], p.kernel // 2 * share.shape[2]))
             for p, share in zip(self.spatial, shares, strict=True)
         )
         return queues, shares
@@ -101,26 +101,35 @@ class Stack:
         self, left: Any, above: Any, pixels: Pixels, state: Any
     ) -> tuple[Any, Any, Array, Any, Any]:
         """See `Stepper`; the row keeps each spatial layer's input."""
-        past = [share + queue[0] for share, queue in zip(above, left, strict=True)]
+        past = [a + queue[:, : a.shape[1]] for a, queue in zip(above, left, strict=True)]
         levels, inputs, pushed, state, records = self.draw(pixels, past, True, state)
-        queues = tuple(
-            tuple(map(jnp.add, jnp.split(new, len(queue), -1), (*queue[1:], 0.0)))
-            for new, queue in zip(pushed, left, strict=True)
-        )
+        outs = [a.shape[1] for a in above]
+        queues = tuple(map(_moved_on, left, pushed, outs))
         return queues, inputs, levels, state, records
 
     def end(self, rows: Any, left: Any, kept: Any) -> Any:
         """The last input rows, with this one."""
-        return tuple(jnp.concatenate([x[1:], i[None]], 0) for x, i in zip(rows, kept, strict=True))
+        both = zip(rows, kept, strict=True)
+        return tuple(jnp.concatenate([x[..., i.shape[-1] :], i], -1) for x, i in both)
 
 
 def _above(parts: Parts, rows: Array) -> Array:
-    """A layer's last input rows [k//2 w b i] to their share of the next row [w b o]."""
-    reach, width = parts.kernel // 2, rows.shape[1]
-    padded = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-    taps = [row[d : d + width] for row in padded for d in range(parts.kernel)]
-    weights = parts.before[:-reach].reshape(-1, parts.bias.shape[1])
-    return jnp.concatenate(taps, -1) @ weights + parts.bias[None]
+    """A layer's last input rows [w b k//2*i] to their share of the next row [w b o]."""
+    reach = parts.kernel // 2
+    weights = parts.before[:-reach].reshape(reach, parts.kernel, -1, parts.bias.shape[1])
+    share = parts.bias[None]
+    # One product for each column of the kernel, moved into place: laid side by side, the inputs
+    # of all of them would be read and written k times.
+    for column in range(parts.kernel):
+        given = rows @ weights[:, column].reshape(-1, weights.shape[-1])
+        share = share + _shift(given, column - reach)
+    return share
+
+
+def _moved_on(queue: Array, pushed: Array, out: int) -> Array:
+    """The queue [n reach*o] for the next pixel, with what this one has pushed."""
+    rest = jnp.pad(queue[:, out:], ((0, 0), (0, out)))
+    return rest + pushed
 
 
 def _push_weights(parts: Parts) -> Array:
