@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from jaxgen.data import Split
 from jaxgen.model import Model
-from jaxgen.parallel import AXIS, SPLIT, WHOLE, data_parallel, put
+from jaxgen.parallel import AXIS, SPLIT, WHOLE, compiler_options, data_parallel, put
 
 CHUNK = 100
 """Images that a device samples at a time."""
@@ -20,7 +20,8 @@ CHUNK = 100
 
 @functools.lru_cache(maxsize=16)
 def _eval_step(model: Model, mesh: Mesh) -> Callable[..., dict[str, Array]]:
-    return data_parallel(model.eval_step, mesh, (WHOLE, WHOLE, SPLIT), SPLIT)
+    options = compiler_options(model.convolutional)
+    return data_parallel(model.eval_step, mesh, (WHOLE, WHOLE, SPLIT), SPLIT, options=options)
 
 
 def per_example(

@@ -337,6 +337,10 @@ class DiagonalBiLSTM(PixelRNN):
     """
 
     @property
+    def convolutional(self) -> bool:
+        return False
+
+    @property
     def network(self) -> PixelRNNNet:
         return self._network(DiagonalLayer)
 
