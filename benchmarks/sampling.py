@@ -3,9 +3,11 @@
     python benchmarks/sampling.py [--batches 1 16 64] [--rounds 5] [--quick]
 
 The forward pass, `eval_step` of the same network and batch, is what any exact sampler has to
-compute. The naive time is extrapolated: a few sub-pixels are drawn by the naive sampler, each by
-a whole pass, and their time is multiplied up to all sub-pixels. Every sampler that the model
-offers is timed; the targets are asked of the fastest.
+compute. All of these are compiled as `jax.jit` does it; beside them stands the forward pass with
+the compiler options that jaxgen's evaluation passes (`parallel.compiler_options`). The naive time
+is extrapolated: a few sub-pixels are drawn by the naive sampler, each by a whole pass, and their
+time is multiplied up to all sub-pixels. Every sampler that the model offers is timed; the targets
+are asked of the fastest.
 """
 
 import contextlib
@@ -19,10 +21,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxgen
-from jaxgen.parallel import SPLIT, WHOLE, data_parallel, on_every_device
+from jaxgen.parallel import SPLIT, WHOLE, compiler_options, data_parallel, on_every_device
 from jaxgen.sampling import sample_pixels_naive
 
 MATMUL, FORWARD, NAIVE = "matrix product", "forward", "naive"
+TOLD = "forward, compiler options"
 USUAL = "naive, full masked kernels"
 NEEDS = {
     ("28x28x1, 2 levels, 3x3", 1): ("", ">= 300"),
@@ -101,9 +104,10 @@ def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int, usual: bool = False
     return run
 
 
-def forward(model: jaxgen.PixelCNN, state: Any, num: int) -> common.Run:
-    """Log-likelihoods of a batch."""
-    step = data_parallel(model.eval_step, jaxgen.make_mesh(1), (WHOLE, WHOLE, SPLIT), SPLIT)
+def forward(model: jaxgen.PixelCNN, state: Any, num: int, told: bool = False) -> common.Run:
+    """Log-likelihoods of a batch; `told`: with compiler options."""
+    options, specs = compiler_options(model.convolutional) if told else {}, (WHOLE, WHOLE, SPLIT)
+    step = data_parallel(model.eval_step, jaxgen.make_mesh(1), specs, SPLIT, options=options)
     images = common.synthetic(model.spec, num).splits["train"].images
     batch = {"image": jnp.asarray(images), "index": jnp.arange(num)}
 
@@ -135,7 +139,7 @@ def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dic
     """A row for each side of one network and batch; seconds are per batch of images."""
     state = on_every_device(jaxgen.make_mesh(1), model.init, jax.random.key(0))
     product, unit = common.matmul(asked.quick)
-    runs = {FORWARD: forward(model, state, num)}
+    runs = {FORWARD: forward(model, state, num), TOLD: forward(model, state, num, True)}
     runs |= {kind: sampler(model, kind, state, num) for kind in samplers(model)}
     runs |= {NAIVE: naive_pass(model, state, num), USUAL: naive_pass(model, state, num, True)}
     runs[MATMUL] = product
@@ -146,7 +150,7 @@ def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dic
     key = jax.random.key(0)
     work = common.flops(model.eval_step, key, state, common.batch_shapes(model, num))
     rows = []
-    for side in (FORWARD, *samplers(model), NAIVE, USUAL):
+    for side in (FORWARD, TOLD, *samplers(model), NAIVE, USUAL):
         seconds = common.spread(times[side])
         of_limit = common.share(work, {**times, "ours": times[side]}, MATMUL, unit)
         rows.append({
@@ -162,7 +166,7 @@ def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dic
 
 def targets_of(rows: list[dict]) -> list[dict]:
     """The fastest sampler of one network and batch against the forward pass and against naive."""
-    offered = [row for row in rows if row["side"] not in (FORWARD, NAIVE, USUAL)]
+    offered = [row for row in rows if row["side"] not in (FORWARD, TOLD, NAIVE, USUAL)]
     best = min(offered, key=lambda row: row["batch_s"]["median"])
     name, num = best["network"], best["batch"]
     over_forward, over_naive = NEEDS.get((name, num), ("", ""))
