@@ -30,6 +30,7 @@ class Command(abc.ABC):
     """best (by validation), latest, or the step of one."""
 
     def load(self) -> SavedRun:
+        """The run, with that checkpoint; raises UserError if it cannot be used."""
         if self.checkpoint in ("best", "latest"):
             return load_run(self.run, self.checkpoint)  # type: ignore[arg-type]
         if not self.checkpoint.isdigit():

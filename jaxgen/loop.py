@@ -31,6 +31,7 @@ class Progress:
 
 
 def start(state: Any) -> Progress:
+    """The progress of a model's first state: no step done."""
     # Three arrays, not one: donation gives each buffer away once.
     return Progress(state, *(jnp.zeros((), jnp.int32) for _ in range(3)))
 

@@ -27,6 +27,7 @@ class Keys:
 
 
 def keys_of(seed: int) -> Keys:
+    """All keys of a run follow from its seed."""
     return Keys(*jax.random.split(jax.random.key(seed), 4))
 
 
@@ -94,6 +95,7 @@ class Meter:
         self._steps: list[dict[str, np.ndarray]] = []
 
     def add(self, step: int, count: int, metrics: dict[str, jax.Array], in_a_row: Any) -> None:
+        """Takes the metrics of a dispatch, of `count` steps from `step` on, for the next `read`."""
         # A copy, since `in_a_row` is donated to the next dispatch.
         self._pending = (step, count, metrics, jnp.copy(in_a_row))
 

@@ -76,6 +76,7 @@ class Autoregressive(Model[NetState], Completes):
 
     @property
     def network(self) -> nn.Module:
+        """See the class."""
         raise NotImplementedError
 
     @property

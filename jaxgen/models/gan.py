@@ -340,11 +340,13 @@ class GAN(Model[GANState], Generates):
     def draw_latents(
         self, key: Key[Array, ""], num: int, start: int | Array = 0
     ) -> Float[Array, "num z"]:
+        """Of the generator's prior: standard normal, those of image i from (key, i) alone."""
         return normal_like(key, start + jnp.arange(num), (self.latents,))
 
     def generate(
         self, state: GANState, z: Float[Array, "b z"], label: Int[Array, " b"] | None = None
     ) -> UInt8[Array, "b h w c"]:
+        """The averaged generator's images; without a label, every class in turn."""
         label = labels_or_all(self.spec, label, z.shape[0])
         x: Any = Generator(self, train=False).apply(state.ema, z, label)
         return self.spec.to_levels(x)
