@@ -70,7 +70,7 @@ MNIST_STEPS = {
     "nade": 2000,
     "made": 8000,
 }
-"""About two minutes of processor time each (PixelSNAIL: four), 0.1 to 2.6 epochs."""
+"""Two to three minutes of processor time each (PixelSNAIL: eight), 0.1 to 2.6 epochs."""
 
 MNIST_BATCH = 16
 """Images per step, as in the PixelRNN paper; without dropout, which so short a training does not

@@ -21,8 +21,13 @@ def results(tmp_path: Path, *flags: str) -> dict:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_pixelcnn_reaches_88_nats_on_digits(tmp_path: Path, seed: int) -> None:
-    found = results(tmp_path, "--model=pixelcnn", f"--seed={seed}")
+@pytest.mark.parametrize(
+    "model", ["pixelcnn", "gated", "pixelcnnpp", "rowlstm", "diagonal", "pixelsnail"]
+)
+def test_autoregressive_models_reach_88_nats_on_digits(
+    tmp_path: Path, model: str, seed: int
+) -> None:
+    found = results(tmp_path, f"--model={model}", f"--seed={seed}")
     assert found["likelihood"]["model"]["nats"] <= 88.0
 
 
