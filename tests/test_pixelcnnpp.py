@@ -106,12 +106,14 @@ def test_parameters_of_the_papers_network():
 
 
 def test_features_at_depth_start_at_order_one():
-    model = PixelCNNPP(ImageSpec(8, 8, 1, 17), features=8, blocks=4, scales=3)
-    params = jax.jit(lambda key: model.init(key).net.params)(jax.random.key(0))
-    x = jax.random.uniform(jax.random.key(1), (10, *model.spec.shape), minval=-1)
-    features = jax.jit(
-        lambda x: model.network.apply({"params": params}, x, None, None, method="features")
-    )(x)
+    network = PixelCNNPP(ImageSpec(8, 8, 1, 17), features=8, blocks=4, scales=3).network
+    x = jax.random.uniform(jax.random.key(1), (10, 8, 8, 1), minval=-1)
+
+    @jax.jit
+    def features_of(key):
+        return network.init_with_output(key, x, None, None, method="features")[0]
+
+    features = features_of(jax.random.key(0))
     assert 0.2 < float(jnp.std(features)) < 5.0
 
 

@@ -56,12 +56,14 @@ SMALL["vae, in two parts"] = dataclasses.replace(SMALL["vae"], accumulate=2)
 
 AUTOREGRESSIVE = {n for n, preset in MODELS.items() if isinstance(preset.model, Autoregressive)}
 SHARE = AUTOREGRESSIVE - {"pixelcnn", "made"}
-"""They share PixelCNN's train step, to the letter: only the first test is not slow for them."""
+"""They share PixelCNN's train step, to the letter."""
+SLOW = SHARE | {"vae, in two parts", "gan, two discriminator steps"}
+"""Only the first test is not slow for these."""
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(n, marks=pytest.mark.slow if n in SHARE else ()) for n in SMALL],
+    params=[pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SMALL],
 )
 def model(request):
     return SMALL[request.param]
