@@ -1,6 +1,6 @@
 """python train.py --model=gan is `jaxgen train --model=gan`."""
 
-from jaxgen.cli import train_main
+from jaxgen.cli.main import train_main
 
 if __name__ == "__main__":
     train_main()

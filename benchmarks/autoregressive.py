@@ -29,14 +29,13 @@ import sampling
 from common import RESULTS, ROOT
 
 import jaxgen
-from jaxgen import loop
-from jaxgen.baselines import fit_baselines
-from jaxgen.checkpoint import Checkpoints
-from jaxgen.describe import parameters
-from jaxgen.members import keys_of
-from jaxgen.models.autoregressive import Autoregressive
-from jaxgen.parallel import on_every_device
-from jaxgen.trainer import Trainer, mesh_of
+from jaxgen.evaluation.baselines import fit_baselines
+from jaxgen.evaluation.describe import parameters
+from jaxgen.models.autoregressive.base import Autoregressive
+from jaxgen.parallel.mesh import on_every_device
+from jaxgen.runs.checkpoint import Checkpoints
+from jaxgen.runs.state import keys_of, start
+from jaxgen.training.trainer import Trainer, mesh_of
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- autoregressive:begin -->", "<!-- autoregressive:end -->"
@@ -140,7 +139,7 @@ def train(run: Any, dataset: Any) -> tuple[Any, int, dict[str, float]]:
             "train_s": time.perf_counter() - began,
             "train_processor_s": time.process_time() - before,
         }
-        fresh = jax.eval_shape(lambda: loop.start(run.model.init(jax.random.key(0))))
+        fresh = jax.eval_shape(lambda: start(run.model.init(jax.random.key(0))))
         with Checkpoints(Path(directory) / "checkpoints", read_only=True) as checkpoints:
             progress, step = checkpoints.restore(fresh, "best")
         return progress.state, step, seconds

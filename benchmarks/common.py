@@ -17,12 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
-from jaxgen import loop
-from jaxgen.data import Dataset, Split
-from jaxgen.describe import in_one_piece
-from jaxgen.feed import Feed
-from jaxgen.parallel import on_every_device
-from jaxgen.rundir import environment, write_atomic
+from jaxgen.data.dataset import Dataset
+from jaxgen.data.splits import Split
+from jaxgen.evaluation.describe import in_one_piece
+from jaxgen.files import write_atomic
+from jaxgen.parallel.mesh import on_every_device
+from jaxgen.runs.environment import environment
+from jaxgen.runs.state import start
+from jaxgen.training import steps
+from jaxgen.training.feed import Feed
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -146,8 +149,8 @@ def steps_of(model: jaxgen.Model, dataset: Dataset, mesh: Any, batch: int) -> Ru
     The returned function gives back the state that it has reached.
     """
     feed = Feed(dataset, 0, batch * model.minibatches, mesh, CAPACITY)
-    run = loop.compile_steps(model, feed, mesh)
-    init = lambda key: loop.start(model.init(key))  # noqa: E731
+    run = steps.compile_steps(model, feed, mesh)
+    init = lambda key: start(model.init(key))  # noqa: E731
     progress, done = on_every_device(mesh, init, jax.random.key(0)), 0
     key = jax.random.key(1)
 

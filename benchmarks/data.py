@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
-from jaxgen import feed as feed_module
-from jaxgen.data import Dataset, Split
-from jaxgen.parallel import WHOLE, data_parallel
+from jaxgen.data.dataset import Dataset
+from jaxgen.data.splits import Split
+from jaxgen.parallel.mesh import WHOLE, data_parallel
+from jaxgen.training import feed as feed_module
 
 SPEC, BATCH = jaxgen.ImageSpec(28, 28, 1, 2), 128
 GROWTH = (1, 10, 100)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jaxgen
-from jaxgen.net import Optimizer
+from jaxgen.optim.optimizer import Optimizer
 
 Run = Callable[[int], Any]
 NCHW, NHWC = torch.contiguous_format, torch.channels_last

@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 
 import jaxgen
-from jaxgen.parallel import SPLIT, WHOLE, compiler_options, data_parallel, on_every_device
-from jaxgen.sampling import sample_pixels_naive
+from jaxgen.causal.samplers import sample_pixels_naive
+from jaxgen.parallel.compiling import compiler_options
+from jaxgen.parallel.mesh import SPLIT, WHOLE, data_parallel, on_every_device
 
 MATMUL, FORWARD, NAIVE = "matrix product", "forward", "naive"
 TOLD = "forward, compiler options"

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 import jaxgen
-from jaxgen.net import Optimizer
+from jaxgen.optim.optimizer import Optimizer
 
 SPEC = jaxgen.ImageSpec(28, 28, 1, 2)
 MARK = "> "

@@ -24,8 +24,8 @@ import common
 import jax
 
 import jaxgen
-from jaxgen.describe import parameters
-from jaxgen.layers import causal_mask
+from jaxgen.causal.masked import causal_mask
+from jaxgen.evaluation.describe import parameters
 
 MATMUL = "matrix product"
 WHOLE_BATCH = "ours, the batch in one part"

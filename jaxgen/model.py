@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxgen.errors import UserError
+from jaxgen.spec import ImageSpec
 
 State = TypeVar("State")
 
@@ -19,51 +20,6 @@ label int32 [b] when the model is conditional. Leading axis = examples."""
 
 Metrics = dict[str, Array]
 """Scalars, already averaged over the batch and over the devices."""
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """What an image of the data set is; the model's input and output follow from it."""
-
-    height: int
-    width: int
-    channels: int = 1
-    levels: int = 256
-    """Images are integers 0..levels-1, stored as uint8."""
-    num_classes: int = 0
-    """Number of labels that a conditional model is told; 0 = unconditional."""
-    rate: int = 0
-    """Samples a second, where an image is a sound: its height is 1 and its width is the time,
-    it has one channel, and levels are mu-law's (see `jaxgen.sound`). 0 = a picture."""
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 256:
-            raise UserError(f"--levels must lie in 2..256 (images are uint8); got {self.levels}")
-        if self.rate < 0 or (self.rate and (self.height, self.channels) != (1, 1)):
-            raise UserError(
-                f"a sound has a height of 1, one channel and a positive rate; got {self.height}, "
-                f"{self.channels} and {self.rate}"
-            )
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.height, self.width, self.channels
-
-    @property
-    def dims(self) -> int:
-        """Number of sub-pixels, the D of bits per dimension."""
-        return self.height * self.width * self.channels
-
-    def to_float(self, image: Array) -> Float[Array, "*b h w c"]:
-        """Levels 0..levels-1 as floats in [-1, 1]; floats pass through as they are."""
-        if jnp.issubdtype(image.dtype, jnp.floating):
-            return image
-        return image.astype(jnp.float32) * (2.0 / (self.levels - 1)) - 1.0
-
-    def to_levels(self, x: Float[Array, "*b h w c"]) -> UInt8[Array, "*b h w c"]:
-        """The nearest level to floats in [-1, 1]; values outside are clipped."""
-        levels = jnp.round((x + 1.0) * ((self.levels - 1) / 2.0))
-        return jnp.clip(levels, 0, self.levels - 1).astype(jnp.uint8)
 
 
 class Inspection(NamedTuple):
@@ -209,11 +165,6 @@ def example_keys(key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
-def normal_like(key: Key[Array, ""], index: Int[Array, " b"], shape: tuple[int, ...]) -> Array:
-    """Standard normal noise [b, *shape], example by example (see `example_keys`)."""
-    return jax.vmap(lambda k: jax.random.normal(k, shape))(example_keys(key, index))
-
-
 def labels_or_all(
     spec: ImageSpec, label: Int[Array, " num"] | None, num: int, start: int | Array = 0
 ) -> Int[Array, " num"] | None:
@@ -223,19 +174,3 @@ def labels_or_all(
             raise UserError("this model is unconditional: train one with --conditional for labels")
         return None
     return (start + jnp.arange(num)) % spec.num_classes if label is None else label
-
-
-def interpolate(
-    a: Float[Array, "n z"], b: Float[Array, "n z"], steps: int
-) -> Float[Array, "n steps z"]:
-    """Latents from a to b along great circles, at lengths that a normal prior makes likely.
-
-    White 2016, arXiv:1609.04468: a straight line would pass near the origin, where the prior of a
-    high-dimensional normal puts no mass.
-    """
-    norm = lambda v: jnp.linalg.norm(v, axis=-1, keepdims=True)  # noqa: E731
-    cosine = jnp.sum(a * b, -1, keepdims=True) / (norm(a) * norm(b))
-    angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))[:, None]
-    t = jnp.linspace(0.0, 1.0, steps)[None, :, None]
-    left, right = jnp.sin((1 - t) * angle), jnp.sin(t * angle)
-    return (left * a[:, None] + right * b[:, None]) / jnp.sin(angle)

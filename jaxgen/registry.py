@@ -1,22 +1,25 @@
 """The models by name. A new model is one file in `models/` and one line here."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-from jaxgen.data import DataConfig
+from jaxgen.data.config import DataConfig
 from jaxgen.errors import UserError
-from jaxgen.model import ImageSpec, Model
-from jaxgen.models.gan import GAN
-from jaxgen.models.gated import GatedPixelCNN
-from jaxgen.models.made import MADE
-from jaxgen.models.nade import NADE
-from jaxgen.models.pixelcnn import PixelCNN
-from jaxgen.models.pixelcnnpp import PixelCNNPP
-from jaxgen.models.pixelrnn import DiagonalBiLSTM, RowLSTM
-from jaxgen.models.pixelsnail import PixelSNAIL
-from jaxgen.models.vae import VAE
-from jaxgen.models.wavenet import WaveNet
-from jaxgen.net import Optimizer
-from jaxgen.run import TrainConfig
+from jaxgen.model import Model
+from jaxgen.models.adversarial.gan import GAN
+from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from jaxgen.models.autoregressive.made import MADE
+from jaxgen.models.autoregressive.nade import NADE
+from jaxgen.models.autoregressive.pixelcnn import PixelCNN
+from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
+from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
+from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
+from jaxgen.models.autoregressive.wavenet import WaveNet
+from jaxgen.models.latent.vae import VAE
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.runs import saved
+from jaxgen.runs.config import TrainConfig
+from jaxgen.spec import ImageSpec
 
 
 class Preset(NamedTuple):
@@ -65,3 +68,14 @@ def preset(name: str) -> Preset:
     if name not in MODELS:
         raise UserError(f"--model={name} is unknown; choose from {', '.join(MODELS)}")
     return MODELS[name]
+
+
+def load_run(
+    directory: str | Path, checkpoint: Literal["best", "latest"] | int = "best"
+) -> saved.SavedRun:
+    """Returns the trained model of a run directory, and changes nothing in it.
+
+    `checkpoint` is "best" (by validation), "latest" or a step. Raises UserError if the directory
+    is not a run, has no usable checkpoint, or does not fit this version.
+    """
+    return saved.load_run(directory, checkpoint, lambda name: type(preset(name).model))

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxgen import DataConfig, cli, load
+from jaxgen import DataConfig, load
+from jaxgen.cli import main, parse
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 DIGITS, TONES = load(DataConfig()), load(DataConfig(dataset="tones"))
@@ -31,9 +32,9 @@ JAXGEN = [w[1:] for w in commands() if w[0] == "jaxgen"]
 @pytest.mark.parametrize("argv", TRAIN, ids=" ".join)
 def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sounds = {"tones": TONES, "wav": TONES}
-    monkeypatch.setattr(cli, "load", lambda config: sounds.get(config.dataset, DIGITS))
+    monkeypatch.setattr(parse, "load", lambda config: sounds.get(config.dataset, DIGITS))
     binary = "binarized_mnist" in " ".join(argv)
-    run, directory, _ = cli._parse_run(argv, "train.py")
+    run, directory, _ = parse.parse_run(argv, "train.py")
     assert f"--model={run.name}" in argv
     assert str(directory).startswith("runs/")
     assert run.train.steps == (30000 if binary else run.train.steps)
@@ -41,8 +42,8 @@ def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("argv", JAXGEN, ids=" ".join)
 def test_run_commands_parse(argv: list[str]) -> None:
-    if argv[0] in cli.COMMANDS:
-        command = cli._parse(cli.COMMANDS[argv[0]], argv[1:], "jaxgen")
+    if argv[0] in main.COMMANDS:
+        command = parse.parse(main.COMMANDS[argv[0]], argv[1:], "jaxgen")
         assert f"--run={command.run}" in argv
     else:
         assert argv[0] in ("list", "describe")
@@ -54,7 +55,7 @@ def test_library_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     jax.config.update("jax_debug_key_reuse", False)  # validation reuses its key on purpose
     jax.config.update("jax_disable_most_optimizations", True)  # compiling takes most of the time
     try:
-        cli.main(["train", "--model=pixelcnn", "--steps=2", "--devices=1", *tiny])
+        main.main(["train", "--model=pixelcnn", "--steps=2", "--devices=1", *tiny])
         names: dict = {}
         for block in blocks("python"):
             exec(block, names)

@@ -2,30 +2,20 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
 from jaxgen.data.config import DataConfig
-from jaxgen.data.images import to_array
-from jaxgen.data.source import Part, Source, carve
+from jaxgen.data.sources.base import Source
+from jaxgen.data.sources.images import to_array
+from jaxgen.data.splits import Part, Split, carve
 from jaxgen.errors import UserError
 
 CHUNK = 1024
 
 Allocate = Callable[[str, tuple[int, ...], type], np.ndarray]
 """(name, shape, dtype) to an array to fill: in memory, or in a file."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The examples of one split."""
-
-    images: np.ndarray
-    """uint8 [n h w c], integer levels; it may be memory-mapped."""
-    labels: np.ndarray | None
-    """int32 [n]; None when there are no labels."""
 
 
 class Meta(TypedDict):

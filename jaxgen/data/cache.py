@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgen.data.build import Meta, Split, build
+from jaxgen.data.build import Meta, build
 from jaxgen.data.config import DataConfig
-from jaxgen.data.source import SPLITS, Source
+from jaxgen.data.sources.base import Source
+from jaxgen.data.splits import SPLITS, Split
 from jaxgen.errors import UserError
 
 FORMAT = 1

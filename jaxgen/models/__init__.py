@@ -1,1 +1,1 @@
-"""One file a family: networks, losses, state, model."""
+"""One file a model."""

@@ -1,0 +1,1 @@
+"""Networks that see only the past, and their samplers."""

@@ -1,0 +1,167 @@
+"""The commands `compress` and `decompress`."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxgen.cli.command import Command
+from jaxgen.cli.output import images_path, write_images, writing
+from jaxgen.compression import codec, file_format
+from jaxgen.data.loading import load
+from jaxgen.data.splits import Split
+from jaxgen.errors import UserError
+from jaxgen.files import write_atomic
+from jaxgen.media.kinds import load_images
+from jaxgen.media.pictures import grid, png_bytes
+from jaxgen.models.autoregressive.base import Autoregressive
+from jaxgen.parallel import inference
+from jaxgen.parallel.mesh import WHOLE, make_mesh, put
+from jaxgen.runs.saved import SavedRun
+from jaxgen.spec import ImageSpec
+
+
+@dataclass(frozen=True)
+class Compress(Command):
+    """Write images as a file of as many bits as an autoregressive model's NLL; lossless."""
+
+    out: str = "images.jxg"
+    """File to write; one that exists is not overwritten."""
+    images: tuple[str, ...] = ()
+    """PNG files of the model's size and levels; default: a whole split of the run's data set."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Without --images: what to compress."""
+    data_dir: str | None = None
+    """Where the data set is now, if it has moved since training."""
+
+    def __call__(self) -> None:
+        path = _new(Path(self.out))
+        saved = self.load()
+        model = _coder(saved)
+        given = self._given(saved)
+        images = np.asarray(given.images)
+        label = given.labels if model.spec.num_classes else None
+        with _bar(len(images)) as tell:
+            data = codec.compress(model, saved.state, images, label, tell)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+        print(f"{len(images):,} images written to {path}")
+        print(_sizes(saved, Split(images, given.labels), data))
+
+    def _given(self, saved: SavedRun) -> Split:
+        spec = saved.model.spec
+        if not self.images:
+            data = saved.run.data
+            if self.data_dir is not None:
+                data = dataclasses.replace(data, data_dir=self.data_dir)
+            return load(data).materialize(self.split)
+        if spec.rate:
+            raise UserError(
+                "--images: a .wav file holds more than mu-law levels, and could not be given back "
+                f"exactly; leave --images out to compress the levels of the {self.split} split"
+            )
+        if spec.num_classes:
+            raise UserError(
+                "--images have no labels and the run is conditional: leave --images out to use "
+                f"the {self.split} split"
+            )
+        images = load_images(self.images, spec)
+        exact = load_images(self.images, dataclasses.replace(spec, levels=256))
+        for name, image, same in zip(self.images, images, exact, strict=True):
+            if not np.array_equal(_picture(image, spec), same):
+                raise UserError(
+                    f"{name} has values between the model's {spec.levels} levels and could not be "
+                    "given back exactly; reduce it to them first"
+                )
+        return Split(images, None)
+
+
+@dataclass(frozen=True)
+class Decompress(Command):
+    """Get back the images of a file that `jaxgen compress` wrote with the same run."""
+
+    file: str = "images.jxg"
+    """The file."""
+    out: str = "images.npz"
+    """FILE.npz: arrays image [n h w c] and label; FILE.png: one grid; else a folder of PNGs. What
+    exists is not overwritten."""
+
+    def __call__(self) -> None:
+        saved = self.load()
+        path = _new(images_path(self.out, saved.model.spec))
+        try:
+            data = Path(self.file).read_bytes()
+        except OSError as error:
+            raise UserError(f"--file={self.file} cannot be read ({error})") from error
+        model = _coder(saved)
+        try:
+            with _bar(file_format.unpack(data)[0].num) as tell:
+                images, label = codec.decompress(model, saved.state, data, tell)
+        except UserError as error:
+            raise UserError(f"--file={self.file}: {error}") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_images(path, images, label, saved)
+
+
+def _coder(saved: SavedRun) -> Autoregressive:
+    if not isinstance(saved.model, Autoregressive):
+        raise UserError(
+            f"{saved.run.name} has no likelihood by sub-pixel: use a PixelCNN or one of its family"
+        )
+    return saved.model
+
+
+def _new(path: Path) -> Path:
+    """The path, if nothing would be overwritten; else a UserError."""
+    if path.is_file() or (path.is_dir() and (path.suffix or any(path.iterdir()))):
+        raise UserError(f"--out={path} exists; choose another name, or delete it")
+    return path
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], Any]]:
+    """A progress bar, where there is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="image", disable=None, leave=False) as bar:
+        yield bar.update
+
+
+def _picture(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """One image as bytes, uint8 [h w c], as a PNG holds it."""
+    return grid(image[None], spec.levels, pad=0, scale=1)
+
+
+def _sizes(saved: SavedRun, given: Split, data: bytes) -> str:
+    """The file's size beside the model's NLL, and beside what general formats make of it."""
+    spec, num = saved.model.spec, len(given.images)
+    mesh = make_mesh()
+    state = put(mesh, WHOLE, saved.state)
+    batch = saved.run.train.batch_size
+    found = inference.per_example(saved.model, mesh, jax.random.key(0), state, given, batch)
+    nats = float(found["nll"].sum())
+    labels = num * np.log2(spec.num_classes) / 8 if spec.num_classes else 0.0
+    ideal, size = nats / np.log(2) / 8 + labels, len(data)
+    header = codec.header_size(data)
+    over = f"{(size - header) / ideal - 1:+.2%} over the NLL, beside {header} bytes of header"
+    rows: list[tuple[str, float, str]] = [("file", size, over)]
+    rows += [("NLL", ideal, f"{nats / num:.2f} nats an image" + " and the labels" * bool(labels))]
+    if labels:
+        rows += [("of it labels", labels, f"log2({spec.num_classes}) bits each")]
+    rows += [("zip", len(zlib.compress(given.images.tobytes(), 9)), "of all images together")]
+    if spec.channels in (1, 3):
+        pngs = sum(len(png_bytes(_picture(image, spec))) for image in given.images)
+        rows += [("PNG", pngs, "a file each")]
+    unit = 8 / (num * spec.dims)
+    return "\n".join(
+        f"  {name:12s} {amount:12,.0f} bytes  {amount * unit:7.4f} bits/dim  {note}"
+        for name, amount, note in rows
+    )

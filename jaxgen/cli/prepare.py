@@ -1,0 +1,24 @@
+"""The command `prepare`."""
+
+from dataclasses import dataclass
+
+import tyro
+
+from jaxgen.cli.parse import parse
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Download a TFDS data set and prepare it in array_record form (needs TensorFlow, once)."""
+
+    name: tyro.conf.Positional[str]
+    """The TFDS name, such as mnist or cifar10."""
+    data_dir: str | None = None
+    """Where to put it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+
+
+def prepare(argv: list[str]) -> None:
+    from jaxgen.data.sources.prepare import prepare
+
+    asked = parse(Prepare, argv, "jaxgen prepare")
+    print(f"prepared in {prepare(asked.name, asked.data_dir)}")

@@ -1,0 +1,1 @@
+"""Likelihoods over levels, mixtures, and the normal distribution."""

@@ -1,0 +1,57 @@
+"""What is fitted to a data set once and kept in a run: features and baselines."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from jaxgen.data.dataset import Dataset
+from jaxgen.evaluation import scores
+from jaxgen.evaluation.baselines import Baselines, fit_baselines
+from jaxgen.evaluation.features import Features, fit_features
+from jaxgen.media.kinds import scored
+from jaxgen.parallel.inference import Score
+from jaxgen.runs.config import Run
+
+Fitted = TypeVar("Fitted", Baselines, Features)
+
+
+def make_score(run: Run, dataset: Dataset, directory: Path) -> tuple[Features, Score]:
+    """The features of the data set, and the score that a model without likelihood is validated
+    by: samples uint8 [n h w c] to their Fréchet distance to the validation split."""
+    features = features_of(dataset, directory)
+    spec = dataset.spec
+    seen = scored(dataset.materialize("validation").images, spec)
+    reference = scores.Reference.of(features, seen)
+    return features, lambda images: {"frechet": reference.frechet(scored(images, spec))}
+
+
+def features_of(dataset: Dataset, directory: Path) -> Features:
+    """The features fitted on the train split with whatever labels it has; kept in the run."""
+    train, spec = dataset.materialize("train"), dataset.spec
+    name = f"spectrograms of {dataset.name}" if spec.rate else dataset.name
+
+    def fit() -> Features:
+        images = scored(train.images, spec)
+        return fit_features(images, train.labels, spec.levels, dataset=name)
+
+    return _kept(directory / "features.npz", Features, fit)
+
+
+def baselines_of(dataset: Dataset, directory: Path) -> Baselines:
+    """The baselines fitted on train, their sizes chosen on validation; kept in the run."""
+    train, validation = dataset.materialize("train"), dataset.materialize("validation")
+    fit = lambda: fit_baselines(train.images, validation.images, dataset.spec.levels)  # noqa: E731
+    return _kept(directory / "baselines.npz", Baselines, fit)
+
+
+def _kept(path: Path, kind: type[Fitted], fit: Callable[[], Fitted]) -> Fitted:
+    """What `path` holds; or else the fit, which is then kept there."""
+    try:
+        return kind.load(path)
+    except Exception:  # not there, or damaged: zipfile, numpy and the fields raise all kinds
+        fitted = fit()
+    partial = path.with_name(f".{path.stem}.partial.npz")
+    fitted.save(partial)
+    os.replace(partial, path)
+    return fitted

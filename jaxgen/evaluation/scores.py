@@ -1,0 +1,199 @@
+"""Scores of samples against held-out images, in a feature space fitted on the training split.
+
+Every score stands beside its floor: the same score of real training images, in the same number.
+The Fréchet distance above all is biased by the number of samples, and means little without it.
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.evaluation.features import Features
+
+MAX_REFERENCE = 10_000
+"""A larger reference split, or set of samples, is represented by a seeded draw of this size."""
+NEIGHBOURS = 5
+"""The k of precision, recall, density and coverage."""
+_ROWS = 128
+
+
+class Moments(NamedTuple):
+    """Mean [d] and covariance [d d] of features."""
+
+    mean: np.ndarray
+    cov: np.ndarray
+
+
+def moments(x: np.ndarray) -> Moments:
+    """Returns the moments of features [n d], n >= 2, the covariance unbiased."""
+    return Moments(x.mean(0), np.atleast_2d(np.cov(x, rowvar=False)))
+
+
+def frechet_moments(a: Moments, b: Moments) -> float:
+    """Returns |mean_a - mean_b|^2 + tr(C_a + C_b - 2 sqrt(C_a C_b)) (Heusel et al. 2017,
+    1706.08500, eq. 6), the squared 2-Wasserstein distance of the two Gaussians.
+
+    With C_a = L L^T, the eigenvalues of C_a C_b are those of the symmetric L^T C_b L: no complex
+    square root, and any rank will do.
+    """
+    values, vectors = np.linalg.eigh(a.cov)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    cross = np.linalg.eigvalsh(root.T @ b.cov @ root)
+    cross = np.sqrt(np.maximum(cross, 0)).sum()
+    shift = np.square(a.mean - b.mean).sum()
+    return float(shift + np.trace(a.cov) + np.trace(b.cov) - 2 * cross)
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the Fréchet distance of the Gaussians fitted to features [n d] and [m d]."""
+    return frechet_moments(moments(a), moments(b))
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the unbiased squared MMD of features [n d] and [m d] under the kernel
+    (x.y/d + 1)^3 (Bińkowski et al. 2018, 1801.01401, eq. 4): the full U-statistic, no subsets."""
+    n, m = len(a), len(b)
+    within_a = (_kernel_sum(a, a) - _cube_sum((a * a).mean(1))) / (n * (n - 1))
+    within_b = (_kernel_sum(b, b) - _cube_sum((b * b).mean(1))) / (m * (m - 1))
+    return within_a + within_b - 2 * _kernel_sum(a, b) / (n * m)
+
+
+def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
+    blocks = (a[i : i + _ROWS] @ b.T / a.shape[1] for i in range(0, len(a), _ROWS))
+    return sum(map(_cube_sum, blocks))
+
+
+def _cube_sum(similarity: np.ndarray) -> float:
+    k = (similarity + 1).ravel()
+    return float(np.dot(k * k, k))
+
+
+class PRDC(NamedTuple):
+    """Four shares (density may pass 1), higher is better."""
+
+    precision: float
+    """Fakes inside some real image's k-neighbour ball: plausible."""
+    recall: float
+    """Real images inside some fake's ball: varied."""
+    density: float
+    """Mean number of real balls around a fake, over k."""
+    coverage: float
+    """Real images with a fake inside their ball; falls with every kind of failure."""
+
+
+def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> PRDC:
+    """Returns precision and recall (Kynkäänniemi et al. 2019, 1904.06991), density and coverage
+    (Naeem et al. 2020, 2002.09797) of features [n d] and [m d], in bounded memory."""
+    from sklearn.metrics import pairwise_distances_chunked
+
+    if min(len(real), len(fake)) <= k:
+        raise UserError(f"precision and recall need more than k={k} images on both sides")
+    real_radius, fake_radius = _radius(real, k), _radius(fake, k)
+    balls, recalled, nearest, start = np.zeros(len(fake)), [], [], 0
+    for distance in pairwise_distances_chunked(real, fake, working_memory=64):
+        radius = real_radius[start : start + len(distance), None]
+        balls += (distance <= radius).sum(0)
+        recalled.append((distance <= fake_radius).any(1))
+        nearest.append(distance.min(1))
+        start += len(distance)
+    covered = np.concatenate(nearest) <= real_radius
+    recall = np.concatenate(recalled).mean()
+    scores = (balls > 0).mean(), recall, balls.mean() / k, covered.mean()
+    return PRDC(*map(float, scores))
+
+
+def _radius(x: np.ndarray, k: int) -> np.ndarray:
+    """Distance [n] to the k-th nearest other point."""
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(x).kneighbors()[0][:, -1]
+
+
+def class_histogram(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the share [num_classes] of each class among classes [n]."""
+    return np.bincount(classes, minlength=num_classes) / len(classes)
+
+
+def histogram_kl(fake: np.ndarray, real: np.ndarray) -> float:
+    """Returns KL(fake || real) in nats of two class histograms [classes].
+
+    A class that `real` lacks counts there as 1e-6, so that the result is finite.
+    """
+    present = fake > 0
+    return float(np.sum(fake[present] * np.log(fake[present] / np.maximum(real[present], 1e-6))))
+
+
+class Reference(NamedTuple):
+    """A split's moments, kept to score samples often during training."""
+
+    features: Features
+    moments: Moments
+
+    @classmethod
+    def of(cls, features: Features, images: np.ndarray) -> Self:
+        """Returns the reference of images [n h w c]."""
+        return cls(features, moments(features.embed(images)))
+
+    def frechet(self, images: np.ndarray) -> float:
+        """Returns the Fréchet distance of samples [m h w c] to the split."""
+        return frechet_moments(self.moments, moments(self.features.embed(images)))
+
+
+class Panel(NamedTuple):
+    """Scores of samples, the floor of each, and how they were measured."""
+
+    values: dict[str, float]
+    """frechet, kernel, precision, recall, coverage; with classes also histogram_kl (nats) and
+    classes_present: those predicted at least a quarter as often as in the reference."""
+    floor: dict[str, float]
+    """The same scores of as many training images, which no model is expected to beat."""
+    protocol: str
+
+
+def panel(
+    features: Features,
+    reference: np.ndarray,
+    fake: np.ndarray,
+    train: np.ndarray,
+    split: str = "test",
+    seed: int = 0,
+) -> Panel:
+    """Returns the scores of fake [m h w c] against reference [n h w c], the held-out `split`;
+    the floor compares a seeded draw of m images of train [t h w c] (all, if t < m)."""
+    rng = np.random.default_rng(seed)
+    real, fake_part = _draw(rng, reference, MAX_REFERENCE), _draw(rng, fake, MAX_REFERENCE)
+    floor = _draw(rng, train, len(fake_part))
+    protocol = (
+        f"FD[{features.name}] fitted on train {features.examples} seed={features.seed}, "
+        f"reference={split} {len(real)} of {len(reference)}, samples={len(fake_part)} of "
+        f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS}, seed={seed}"
+    )
+    values, floors = (_scores(features, real, images) for images in (fake_part, floor))
+    return Panel(values, floors, protocol)
+
+
+def _scores(features: Features, reference: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    real, fake = features.embed(reference), features.embed(images)
+    near = prdc(real, fake)
+    scores = {
+        "frechet": frechet_distance(real, fake),
+        "kernel": kernel_distance(real, fake),
+        "precision": near.precision,
+        "recall": near.recall,
+        "coverage": near.coverage,
+    }
+    known, found = features.predict(reference), features.predict(images)
+    if known is not None and found is not None:
+        size = int(max(known.max(), found.max())) + 1
+        p, q = class_histogram(known, size), class_histogram(found, size)
+        scores["histogram_kl"] = histogram_kl(q, p)
+        scores["classes_present"] = float(np.sum((p > 0) & (q >= p / 4)))
+    return scores
+
+
+def _draw(rng: np.random.Generator, images: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` of the images, without replacement, in their order."""
+    if len(images) <= size:
+        return images
+    return images[np.sort(rng.choice(len(images), size, replace=False))]

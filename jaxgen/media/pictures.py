@@ -1,0 +1,132 @@
+"""Images and sounds as pictures: grids, heat maps, spectrograms; and files, in and out."""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.files import write_atomic
+from jaxgen.spec import ImageSpec
+
+CELL = 32
+"""Images smaller than this many pixels are enlarged until they are not."""
+GAP = 128
+"""The grey, 0..255, between the cells."""
+
+# Nine evenly spaced colours of viridis: dark to light, even in print and to the colour-blind.
+_COLOURS = np.array(
+    [
+        (68, 1, 84),
+        (71, 45, 123),
+        (59, 82, 139),
+        (44, 114, 142),
+        (33, 145, 140),
+        (40, 174, 128),
+        (94, 201, 98),
+        (173, 220, 48),
+        (253, 231, 37),
+    ],
+    np.float64,
+)
+
+
+def grid(
+    images: np.ndarray,
+    levels: int,
+    columns: int | None = None,
+    pad: int = 1,
+    scale: int | None = None,
+) -> np.ndarray:
+    """One picture, uint8 [H W c], of images [n h w c] or [rows cols h w c] of integer levels.
+
+    Level x becomes round(255 x / (levels - 1)), exactly. Every image is enlarged `scale` times
+    by repeating pixels (by default until a cell has 32..63 pixels) and framed by `pad` grey
+    pixels. `columns` lays out [n h w c]; by default the grid is about square.
+    """
+    images = np.asarray(images)
+    if images.ndim == 5:
+        columns = images.shape[1]
+        images = images.reshape(-1, *images.shape[2:])
+    n, h, w, c = images.shape
+    columns = columns or max(1, math.ceil(math.sqrt(n)))
+    rows = -(-n // columns)
+    scale = scale or -(-CELL // max(h, w))
+    cells = _bytes_of_levels(levels)[images].repeat(scale, axis=1).repeat(scale, axis=2)
+    spare = rows * columns - n
+    cells = np.pad(cells, [(0, spare), (pad, 0), (pad, 0), (0, 0)], constant_values=GAP)
+    high, wide = h * scale + pad, w * scale + pad
+    picture = cells.reshape(rows, columns, high, wide, c).swapaxes(1, 2)
+    picture = picture.reshape(rows * high, columns * wide, c)
+    return np.pad(picture, [(0, pad), (0, pad), (0, 0)], constant_values=GAP)
+
+
+def heatmap(maps: np.ndarray, columns: int | None = None, pad: int = 1) -> np.ndarray:
+    """One picture, uint8 RGB [H W 3], of maps [n h w] or [rows cols h w] of floats.
+
+    All maps share one colour scale, dark at the least and light at the greatest finite value;
+    what is not finite is as dark as the least.
+    """
+    maps = np.asarray(maps, np.float64)
+    finite = maps[np.isfinite(maps)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    unit = np.where(np.isfinite(maps), (maps - low) / ((high - low) or 1.0), 0.0)
+    return grid(coloured(unit), 256, columns, pad)
+
+
+def coloured(unit: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1] as colours, dark to light: uint8 [... 3]."""
+    place = np.linspace(0.0, 1.0, len(_COLOURS))
+    rgb = np.stack([np.interp(unit, place, _COLOURS[:, c]) for c in range(3)], axis=-1)
+    return np.round(rgb).astype(np.uint8)
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """A uint8 picture [H W 1], [H W 3] or [H W] as a PNG file's bytes."""
+    from PIL import Image
+
+    picture = np.asarray(picture, np.uint8)
+    if picture.ndim == 3 and picture.shape[-1] == 1:
+        picture = picture[..., 0]
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    return file.getvalue()
+
+
+def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Writes a uint8 picture as a PNG file, atomically."""
+    write_atomic(path, png_bytes(picture))
+
+
+def load_image(path: Path, spec: ImageSpec) -> np.ndarray:
+    from PIL import Image
+
+    modes = {1: "L", 3: "RGB"}
+    if spec.channels not in modes:
+        raise UserError(f"{path}: the model's images have {spec.channels} channels, not 1 or 3")
+    try:
+        with Image.open(path) as file:
+            if file.size != (spec.width, spec.height):
+                raise UserError(
+                    f"{path} is {file.width}x{file.height} pixels, and the model's images are "
+                    f"{spec.width}x{spec.height} (width x height); resize it"
+                )
+            if file.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+                raise UserError(
+                    f"{path} has pixels of mode {file.mode}; save it as 8-bit grey or RGB"
+                )
+            values = np.asarray(file.convert(modes[spec.channels]))
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
+        reason = "there is no such file" if not path.exists() else f"it is damaged: {error}"
+        raise UserError(f"{path} cannot be read as an image ({reason})") from error
+    levels = np.round(values * ((spec.levels - 1) / 255.0)).astype(np.uint8)
+    return levels.reshape(spec.shape)
+
+
+def _bytes_of_levels(levels: int) -> np.ndarray:
+    """The byte 0..255 that shows each level."""
+    return np.round(np.arange(levels) * (255.0 / (levels - 1))).astype(np.uint8)

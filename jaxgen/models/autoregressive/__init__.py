@@ -1,0 +1,1 @@
+"""Tractable densities, by the chain rule."""

@@ -1,0 +1,1 @@
+"""Optimizers, the arrays they update, and the update."""

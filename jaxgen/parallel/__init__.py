@@ -1,0 +1,1 @@
+"""Devices, compiling, and inference over a split."""

@@ -1,0 +1,87 @@
+"""Devices: the mesh, what lies where on it, and the one wrapper that runs a step on all of it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxgen.errors import UserError
+
+AXIS = "data"
+"""The mesh axis that a batch is split over."""
+
+WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+"""The same on every device; or split along the leading axis."""
+
+
+def make_mesh(devices: int = 0, batch_size: int = 0) -> Mesh:
+    """A one-dimensional mesh of the first `devices` devices; 0 = all, or, given a batch size, as
+    many as divide it."""
+    available = jax.devices()
+    if devices == 0 and batch_size > 0:
+        devices = max(n for n in range(1, len(available) + 1) if batch_size % n == 0)
+    if not 0 <= devices <= len(available):
+        raise UserError(
+            f"--devices={devices}: there are {len(available)} ({available[0].platform}); "
+            "give a number up to that, or 0 for all"
+        )
+    chosen = available[: devices or len(available)]
+    # Auto: with JAX's default, Explicit, the gradients of some gathers fail on JAX 0.11.
+    return jax.make_mesh((len(chosen),), (AXIS,), (AxisType.Auto,), devices=chosen)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raises UserError unless every device gets the same number of examples in every part."""
+    shares = mesh.size * parts
+    if batch_size < 1 or batch_size % shares:
+        near = max(shares, batch_size - batch_size % shares)
+        in_parts = f" in {parts} parts each" if parts > 1 else ""
+        fewer = "fewer --devices or a smaller --…accumulate" if parts > 1 else "fewer --devices"
+        raise UserError(
+            f"--batch_size {batch_size} cannot be divided over {mesh.size} devices{in_parts}; "
+            f"use a multiple, such as {near}, or {fewer}"
+        )
+
+
+def data_parallel(
+    step: Callable[..., Any],
+    mesh: Mesh,
+    in_specs: Any,
+    out_specs: Any,
+    donate: tuple[int, ...] = (),
+    options: dict[str, str] | None = None,
+) -> Callable[..., Any]:
+    """`step` compiled to run on every device at once, its arguments split as `in_specs` say, with
+    XLA told `options` (see `compiler_options`).
+
+    With `check_vma=False`, as in `jax.pmap`, gradients are those of the device's own share, and
+    the step itself averages them over `AXIS`. (With JAX's default they arrive already summed,
+    so that an average afterwards is silently too large by the number of devices.)
+    """
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=options or None)
+
+
+def on_every_device(mesh: Mesh, make: Callable[..., Any], *args: Any) -> Any:
+    """make(*args), computed and kept on every device of the mesh."""
+    return jax.jit(make, out_shardings=NamedSharding(mesh, WHOLE))(*args)
+
+
+@functools.lru_cache(maxsize=64)
+def sharding(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(mesh, spec)
+
+
+def put(mesh: Mesh, spec: PartitionSpec, tree: Any) -> Any:
+    """Host arrays onto the mesh; on several hosts each holds the whole array and gives its part."""
+    target = sharding(mesh, spec)
+
+    def place(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, target, lambda index: x[index])
+
+    if jax.process_count() == 1:
+        return jax.device_put(tree, target)
+    return jax.tree.map(place, tree)

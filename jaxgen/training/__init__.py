@@ -1,0 +1,1 @@
+"""The loop: train, look, save, resume."""

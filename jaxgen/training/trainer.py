@@ -1,0 +1,193 @@
+"""The loop: train, look, save, resume. It knows no model and never looks inside a state."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxgen.data.dataset import Dataset
+from jaxgen.errors import Stopped, UserError
+from jaxgen.media.kinds import save_samples
+from jaxgen.parallel import inference
+from jaxgen.parallel.inference import Score
+from jaxgen.parallel.mesh import WHOLE, check_batch_size, make_mesh, on_every_device, put
+from jaxgen.runs.checkpoint import Checkpoints
+from jaxgen.runs.config import Run, members_of
+from jaxgen.runs.log import Log
+from jaxgen.runs.state import Progress, keys_of, start
+from jaxgen.training.feed import Feed
+from jaxgen.training.meter import Meter
+from jaxgen.training.pace import Pace, signals
+from jaxgen.training.seeds import Member, means, restore
+from jaxgen.training.steps import compile_steps, member_of, stack
+
+
+def mesh_of(run: Run) -> Mesh:
+    """The devices a run trains on: those asked for, or as many as divide each part of a batch."""
+    return make_mesh(run.train.devices, run.train.batch_size // run.model.parts)
+
+
+def check(run: Run, dataset: Dataset) -> None:
+    """Raises UserError for what cannot work, before anything is compiled or written."""
+    check_batch_size(run.train.batch_size, mesh_of(run), run.model.parts)
+    for name, split in dataset.splits.items():
+        if len(split.images) < 2:
+            raise UserError(f"the {name} split has {len(split.images)} images; at least 2 needed")
+    examples = run.train.batch_size * run.model.minibatches
+    num = len(dataset.splits["train"].images)
+    if examples > num:
+        raise UserError(
+            f"--batch_size {run.train.batch_size}: a step takes {examples} examples and the train "
+            f"split has {num}; use --batch_size {num // run.model.minibatches} or less"
+        )
+
+
+class Trainer:
+    """One run, of one seed or several, from its first step or last checkpoint to its last step."""
+
+    def __init__(self, run: Run, dataset: Dataset, directory: Path, score: Score | None) -> None:
+        self.run, self.dataset, self.directory = run, dataset, Path(directory)
+        self.mesh = mesh_of(run)
+        self._members = members_of(run, directory)
+        # One function for all members, so that it is compiled once.
+        self._init = lambda key: start(run.model.init(key))
+        self._score = score
+        self._total = run.train.steps
+
+    def fresh(self, member: int = 0) -> Progress:
+        """The state of a member before its first step, on every device."""
+        key = keys_of(self.run.train.seed + member).init
+        return on_every_device(self.mesh, self._init, key)
+
+    def train(self) -> None:
+        """Trains to the last step; raises Stopped if a signal or divergence ends it before."""
+        with contextlib.ExitStack() as stack:
+            checkpoints = [
+                stack.enter_context(Checkpoints(where / "checkpoints", say=self._warn(where)))
+                for _, where in self._members
+            ]
+            progress, first = self._begin(checkpoints)
+            with contextlib.ExitStack() as logs:
+                members = self._open(checkpoints, first, logs)
+                self._announce(members[0].log, first)
+                if first < self._total:
+                    self._loop(progress, first, members)
+            if not all([c.wait() for c in checkpoints]):
+                raise Stopped("the last checkpoint could not be saved; the earlier ones are", 1)
+
+    def _begin(self, checkpoints: list[Checkpoints]) -> tuple[Progress, int]:
+        """Where training goes on, of all members together, and at what step."""
+        fresh = [self.fresh(i) for i in range(len(checkpoints))]
+        progress, first = restore(checkpoints, fresh)
+        return stack(self.mesh, progress), first
+
+    def _open(
+        self, checkpoints: list[Checkpoints], first: int, stack: contextlib.ExitStack
+    ) -> list[Member]:
+        """The members, with their logs; the first one's shows the progress of all."""
+        opened: list[Member] = []
+        examples = self.run.train.batch_size * self.run.model.minibatches * len(checkpoints)
+        for (run, where), saved in zip(self._members, checkpoints, strict=True):
+            beside = opened[0].log if opened else None
+            log = Log(where, self._total, start=first, images_per_step=examples, beside=beside)
+            keys = keys_of(run.train.seed)
+            opened.append(Member(run, where, keys, saved, stack.enter_context(log)))
+        return opened
+
+    def _announce(self, log: Log, first: int) -> None:
+        unused = jax.device_count() - self.mesh.size
+        if unused and not self.run.train.devices:
+            size = self.run.train.batch_size
+            log.say(f"--batch_size {size} does not divide over {unused} more devices")
+        if first:
+            log.say(f"resuming {self.directory} at step {first} of {self._total}")
+
+    def _loop(self, progress: Progress, step: int, members: list[Member]) -> None:
+        config = self.run.train
+        examples = config.batch_size * self.run.model.minibatches
+        feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every, config.seeds)
+        steps = compile_steps(self.run.model, feed, self.mesh)
+        keys = [member.keys.train for member in members]
+        key = on_every_device(self.mesh, _joined, keys)
+        pace, meter = Pace(feed.capacity), Meter(members, config.max_skipped)
+        with signals() as received:
+            while step < self._total and not received:
+                edge = min(
+                    self._total, *(_next(step, e) for e in (config.log_every, config.eval_every))
+                )
+                count = min(edge - step, pace.steps)
+                chunk = feed.chunk(step, count)
+                progress, metrics = steps(progress, key, chunk, self._number(count))
+                # The device works on these steps while the host reads the ones before.
+                meter.read()
+                meter.add(step, count, metrics, progress.in_a_row)
+                pace.dispatched(count)
+                step += count
+                if step % config.log_every == 0 or step == self._total:
+                    meter.read()
+                    meter.row(step)
+                if step % config.eval_every == 0 or step == self._total:
+                    meter.read()
+                    found = [
+                        self._look(member, member_of(self.mesh, progress, i), step)
+                        for i, member in enumerate(members)
+                    ]
+                    members[0].log.say(f"step {step}: validation {means(found)}")
+                    pace.restart()
+            meter.read()
+            if received and step < self._total:
+                self._save(progress, step, members)
+                name = signal.Signals(received[0]).name
+                raise Stopped(
+                    f"{name}: stopped and saved at step {step} of {self._total}; "
+                    "the same command resumes it",
+                    128 + received[0],
+                )
+
+    def _number(self, count: int) -> jax.Array:
+        return put(self.mesh, WHOLE, np.int32(count))
+
+    def _save(self, progress: Progress, step: int, members: list[Member]) -> None:
+        for i, member in enumerate(members):
+            member.checkpoints.save(step, member_of(self.mesh, progress, i))
+        for member in members:
+            member.checkpoints.wait()
+
+    def _look(self, member: Member, progress: Progress, step: int) -> dict[str, float]:
+        """Validates a member, draws a picture of its samples, and saves; returns the metrics."""
+        model, state, keys = self.run.model, progress.state, member.keys
+        split = self.dataset.splits["validation"]
+        size = self.run.train.batch_size
+        values = inference.per_example(model, self.mesh, keys.evaluate, state, split, size)
+        metrics = {name: float(value.mean()) for name, value in values.items()}
+        shown = inference.draw(model, self.mesh, keys.sample, state, 100)
+        if self._score is not None:
+            num = self.run.train.samples
+            drawn = inference.draw(model, self.mesh, keys.sample, state, num)
+            metrics |= self._score(drawn)
+        name = member.directory / "samples" / f"step_{step:07d}"
+        member.log.image(step, "samples", save_samples(name, shown, model.spec))
+        member.log.write(step, "validation", metrics)
+        member.checkpoints.save(step, progress, monitor=metrics[model.monitor])
+        return metrics
+
+    def _warn(self, where: Path) -> Callable[[str], None]:
+        """Prints warnings; with several seeds, under the name of the one they are about."""
+        whose = f"{where.name}: " if self.run.train.seeds > 1 else ""
+        return lambda text: print(f"{whose}{text}", file=sys.stderr)
+
+
+def _joined(keys: list[jax.Array]) -> jax.Array:
+    """The keys of several seeds as one array, or the key of one as it is."""
+    return jnp.stack(keys) if len(keys) > 1 else keys[0]
+
+
+def _next(step: int, every: int) -> int:
+    """The first multiple of `every` after `step`."""
+    return (step // every + 1) * every

@@ -1,0 +1,263 @@
+"""The benchmarks run, and PyTorch's side of them computes what ours does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgen
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+QUICK = {
+    "train_step": ["--cases", "vae 784-400-20"],
+    "sampling": [],
+    "scaling": ["--devices=2", "--processes=1"],
+    "data": [],
+    "startup": [],
+}
+
+
+def bench(*args: str) -> str:
+    command = [sys.executable, *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def check(name: str, out: Path, printed: str) -> dict:
+    result = json.loads((out / f"{name}.json").read_text())
+    assert {"machine", "settings", "rows", "targets"} <= set(result)
+    assert result["machine"]["cpu"] and result["settings"]["quick"]
+    for row in result["targets"]:
+        assert {"task", "ours", "peer", "ratio", "target"} <= set(row)
+        if row["ratio"]:
+            assert 0 < row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
+        assert row["task"] in printed
+    assert "target" in printed and "median" in json.dumps(result["rows"])
+    picture = (out / f"{name}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) < 100_000
+    return result
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_benchmark_runs(name: str, tmp_path: Path) -> None:
+    printed = bench(
+        f"benchmarks/{name}.py", "--quick", f"--out={tmp_path / name}.json", *QUICK[name]
+    )
+    check(name, tmp_path, printed)
+
+
+@pytest.mark.parametrize("name", [*QUICK, "run"])
+def test_help(name: str) -> None:
+    assert "--quick" in bench(f"benchmarks/{name}.py", "--help")
+
+
+@pytest.mark.slow
+def test_all_of_them_in_one_command(tmp_path: Path) -> None:
+    before = (ROOT / "README.md").read_text()
+    printed = bench("benchmarks/run.py", "--quick", f"--out={tmp_path}")
+    for name in QUICK:
+        check(name, tmp_path, printed)
+    assert "| task | ours |" in printed
+    assert (ROOT / "README.md").read_text() == before
+
+
+def test_readme_shows_the_results() -> None:
+    bench("benchmarks/run.py", "--check-readme")
+    bench("benchmarks/autoregressive.py", "--check-readme")
+
+
+def test_without_pytorch_the_peer_says_why(tmp_path: Path) -> None:
+    """A module that refuses to be imported stands in for a missing one."""
+    (tmp_path / "torch.py").write_text("raise ImportError")
+    out = tmp_path / "train_step.json"
+    command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[0] = 'train_step.py'; "
+    command += f"sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); "
+    command += f"sys.path.insert(0, {str(tmp_path)!r}); import train_step; train_step.main()"
+    bench("-c", command, "--quick", "--cases", "vae 784-400-20", f"--out={out}")
+    peer = json.loads(out.read_text())["targets"][1]
+    assert "pip install '.[bench]'" in peer["peer"]
+    assert peer["ratio"] is None and "met" not in peer
+
+
+def test_rounds_alternate_and_medians_are_quoted() -> None:
+    import common
+
+    order: list[str] = []
+    sides = {name: lambda name=name: order.append(name) or float(len(order)) for name in "abc"}
+    times = common.alternate(sides, 3)
+    assert "".join(order) == "abccbaabc"
+    assert times == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
+    assert common.spread([3.0, 1.0, 2.0]) == {"median": 2, "min": 1, "max": 3}
+    found = common.ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    assert found == {"median": 2, "min": 2, "max": 3}
+    assert common.target("", "", "", found, ">= 2")["met"]
+    assert not common.target("", "", "", found, "<= 1.9")["met"]
+
+
+# The same parameters in both libraries give the same numbers.
+
+
+def torch_conv(kernel: jax.Array) -> np.ndarray:
+    """[k k in out] -> [out in k k]; of a transposed convolution, [k k out in] -> [in out k k]."""
+    return np.asarray(kernel).transpose(3, 2, 0, 1)
+
+
+def fill(parameter, values) -> None:
+    import torch
+
+    values = torch.from_numpy(np.array(values))
+    assert parameter.shape == values.shape
+    with torch.no_grad():
+        parameter.copy_(values)
+
+
+def fill_dense(layer, params) -> None:
+    fill(layer.weight, np.asarray(params["kernel"]).T)
+    if layer.bias is not None:
+        fill(layer.bias, params["bias"])
+
+
+def images_of(model, num: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return rng.integers(model.spec.levels, size=(num, *model.spec.shape)).astype(np.uint8)
+
+
+def to_torch(x: np.ndarray):
+    import torch
+
+    return torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["masked", "cropped"])
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_pixelcnn_peer(kind: str, kernel: int, random_state) -> None:
+    torch = pytest.importorskip("torch")
+    import peers
+    import train_step
+
+    model = train_step.pixelcnn(kernel, features=5, head=6, blocks=2)
+    params = random_state(model).ema
+    (net,) = peers.networks(kind, model)
+    ours = [params["first"], *(params[f"stack_{i}"]["causal"] for i in range(2))]
+    ours += [params["hidden"], params["out"]]
+    for layer, values in zip(net[::2], ours, strict=True):
+        weights = torch_conv(values["kernel"])
+        # What no mask lets through may be anything.
+        whole = np.full(layer.weight.shape, 7.0, np.float32)
+        whole[:, :, : weights.shape[2]] = weights
+        fill(layer.weight, whole)
+        fill(layer.bias, values["bias"])
+    assert peers.live_parameters(net) == train_step.live_parameters(model)
+
+    images = images_of(model, 3)
+    expected = model.eval_step(None, random_state(model), {"image": jnp.asarray(images)})["nll"]
+    x = to_torch(np.asarray(model.spec.to_float(images))).requires_grad_()
+    nll = peers.pixelcnn_loss(net, x).detach()
+    np.testing.assert_allclose(float(nll), float(expected.mean()), rtol=1e-5)
+
+    logit = net(x)[0, 0, 9, 12]
+    (gradient,) = torch.autograd.grad(logit, x)
+    seen = gradient[0, 0].flatten() != 0
+    assert seen.any() and not seen[9 * 28 + 12 :].any()
+
+
+def test_vae_peer(random_state) -> None:
+    torch = pytest.importorskip("torch")
+    import peers
+    import train_step
+
+    model = jaxgen.VAE(train_step.BINARY, hidden=(9,), latents=3, dropout=0.0)
+    state = random_state(model)
+    (net,) = peers.networks("vae", model)
+    names = ("encoder_layers_0", "posterior", "decoder_layers_0", "out")
+    layers = (net.encoder[0], net.encoder[2], net.decoder[0], net.decoder[2])
+    for layer, name in zip(layers, names, strict=True):
+        fill_dense(layer, state.ema[name])
+    assert peers.live_parameters(net) == train_step.live_parameters(model)
+
+    images = images_of(model, 4)
+    batch = {"image": jnp.asarray(images), "index": jnp.arange(4)}
+    expected = model.encode(state.ema, batch)
+    found = net.encode(to_torch(np.asarray(model.spec.to_float(images))))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a.detach(), b, rtol=1e-4, atol=1e-4)
+    z = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    decoded = model.decode(state.ema, jnp.asarray(z))[..., 0].reshape(4, -1)
+    np.testing.assert_allclose(
+        net.decoder(torch.from_numpy(z)).detach(), decoded, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_dcgan_peer(random_state) -> None:
+    torch = pytest.importorskip("torch")
+    import peers
+    import train_step
+
+    model = jaxgen.GAN(train_step.COLOUR, filters=2, latents=5)
+    state = random_state(model)
+    g, d = peers.networks("dcgan", model)
+    assert peers.live_parameters(g, d) == train_step.live_parameters(model)
+    values = state.g.params
+    # Features first there, last here.
+    dense = np.asarray(values["Dense_0"]["kernel"]).reshape(5, 4, 4, 8).transpose(3, 1, 2, 0)
+    fill(g[0].weight, dense.reshape(-1, 5))
+    for i, at in enumerate((2, 5, 8)):
+        norm = values[f"Norm_{i}"]["BatchNorm_0"]
+        fill(g[at].weight, norm["scale"]), fill(g[at].bias, norm["bias"])
+        fill(g[at + 2].weight, torch_conv(values[f"ConvTranspose_{i}"]["kernel"]))
+    fill(g[10].bias, values["ConvTranspose_2"]["bias"])
+    z = np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)
+    expected, _ = model.generator(state.g, values, jnp.asarray(z), None, None)
+    found = g(torch.from_numpy(z)).permute(0, 2, 3, 1).detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+    values = state.d.params
+    for i, at in enumerate((0, 2, 5)):
+        fill(d[at].weight, torch_conv(values[f"Conv_{i}"]["kernel"]))
+        if i:
+            norm = values[f"Norm_{i}"]["BatchNorm_0"]
+            fill(d[at + 1].weight, norm["scale"]), fill(d[at + 1].bias, norm["bias"])
+    fill(d[0].bias, values["Conv_0"]["bias"])
+    dense = np.asarray(values["Dense_0"]["kernel"]).reshape(4, 4, 8, 1).transpose(3, 2, 0, 1)
+    fill(d[9].weight, dense.reshape(1, -1)), fill(d[9].bias, values["Dense_0"]["bias"])
+    images = np.asarray(model.spec.to_float(images_of(model, 6)))
+    expected, _ = model.discriminator(state.d, values, jnp.asarray(images), None, None)
+    found = d(to_torch(images))[:, 0].detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["masked", "cropped", "dcgan", "vae"])
+def test_peers_train(kind: str) -> None:
+    """Every variant but the compiled ones takes steps, and they change the parameters."""
+    torch = pytest.importorskip("torch")
+    import peers
+    import train_step
+
+    case = next(c for c in train_step.cases(quick=True).values() if kind in c.peers)
+    torch.manual_seed(0)
+    made = []
+
+    def networks(kind: str, model) -> tuple:
+        made.append(original(kind, model))
+        return made[-1]
+
+    original, peers.networks = peers.networks, networks
+    try:
+        runs = peers.sides(kind, case.model, images_of(case.model, 8), 4, "cpu", compiled=False)
+    finally:
+        peers.networks = original
+    assert len(runs) == len(made) == (1 if kind == "vae" else 2)
+    for run, nets in zip(runs.values(), made, strict=True):
+        params = [p for net in nets for p in net.parameters()]
+        before = [p.detach().clone() for p in params]
+        run(3)
+        moved = [not torch.equal(a, b) for a, b in zip(before, params, strict=True)]
+        assert all(moved) and all(torch.isfinite(p).all() for p in params)

@@ -1,0 +1,294 @@
+"""The codec: sizes against the NLL, every damage and mistake, and the commands on pictures."""
+
+import dataclasses
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.cli import command, main
+from jaxgen.compression import codec, file_format, rans
+from jaxgen.data.config import DataConfig
+from jaxgen.errors import UserError
+from jaxgen.media.pictures import grid, save_png
+from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from jaxgen.models.autoregressive.made import MADE
+from jaxgen.models.autoregressive.pixelcnn import PixelCNN
+from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
+from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM
+from jaxgen.runs.config import Run, TrainConfig
+from jaxgen.runs.saved import SavedRun
+from jaxgen.spec import ImageSpec
+
+SMALL = {"features": 4, "blocks": 1, "head": 4, "first_kernel": 3, "dropout": 0.0}
+MODELS = {
+    "pixelcnn": PixelCNN(ImageSpec(8, 8, 1, 17), **SMALL),
+    "gated, conditional, columns": GatedPixelCNN(
+        ImageSpec(4, 5, 1, 2, num_classes=10), **SMALL, order="columns"
+    ),
+    "pixelcnn, rgb": PixelCNN(ImageSpec(4, 4, 3, 256), **SMALL),
+    "gated, rgb, conditional": GatedPixelCNN(ImageSpec(3, 4, 3, 8, num_classes=3), **SMALL),
+    "diagonal": DiagonalBiLSTM(ImageSpec(3, 4, 1, 5), **SMALL),
+    "pixelcnnpp, rgb, mixtures": PixelCNNPP(ImageSpec(4, 3, 3, 9), features=4, components=2),
+}
+
+
+@pytest.fixture(scope="module")
+def case(random_state):
+    """name -> model, random parameters, 150 random images, mostly dark, and labels; made once."""
+    made = {}
+
+    def case(name):
+        if name not in made:
+            model, rng = MODELS[name], np.random.default_rng(0)
+            # Parameters that do not exclude any level.
+            state = jax.tree.map(lambda x: x * 0.5, random_state(model))
+            state = state.replace(ema=state.net.params)
+            shape = (150, *model.spec.shape)
+            images = rng.integers(model.spec.levels, size=shape, dtype=np.uint8)
+            images = np.where(rng.random(shape) < 0.5, 0, images).astype(np.uint8)
+            classes = model.spec.num_classes
+            made[name] = model, state, images, rng.integers(classes, size=150) if classes else None
+        return made[name]
+
+    return case
+
+
+def nll_in_bytes(model, state, images, label):
+    batch = {"image": jnp.asarray(images), "index": jnp.arange(len(images))}
+    batch |= {} if label is None else {"label": jnp.asarray(label)}
+    bits = np.asarray(-jax.jit(model.log_prob)(state.ema, batch), np.float64) / math.log(2)
+    # No level has less than 1 of 2^20.
+    return np.minimum(bits, 20).sum() / 8
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_come_back_from_as_many_bits_as_the_nll(name, case):
+    model, state, images, label = case(name)
+    told = []
+    data = codec.compress(model, state, images, label, told.append)
+    assert told == [22, 64, 64]  # last in, first out
+    back, labels = codec.decompress(model, state, data)
+    np.testing.assert_array_equal(back, images)
+    assert (labels is None) == (label is None)
+    if label is not None:
+        np.testing.assert_array_equal(labels, label)
+    # One program in both directions: that is what makes the probabilities the same.
+    assert codec._step(model, codec.CHUNK)._cache_size() == 1
+    ideal = nll_in_bytes(model, state, images, label)
+    ideal += len(images) * math.log2(model.spec.num_classes or 1) / 8
+    header = codec.header_size(data)
+    assert header < 180
+    # At most a byte of each state is a matter of chance.
+    assert 0.999 * ideal < len(data) - header < 1.001 * ideal + rans.LANES
+
+
+@pytest.mark.parametrize("num", [1, 63, 64, 65])
+def test_any_number_of_images(num, case):
+    model, state, images, label = case("gated, conditional, columns")
+    data = codec.compress(model, state, images[:num], label[:num])
+    back, labels = codec.decompress(model, state, data)
+    np.testing.assert_array_equal(back, images[:num])
+    np.testing.assert_array_equal(labels, label[:num])
+
+
+def test_nothing_but_the_images_and_labels_decides(case):
+    """Images that are not contiguous, labels of another type."""
+    model, state, images, label = case("gated, conditional, columns")
+    turned = np.asfortranarray(images)
+    assert codec.compress(model, state, turned, label.astype(np.uint8)) == codec.compress(
+        model, state, images, label
+    )
+
+
+def test_images_that_are_not_the_models_are_refused(case):
+    model, state, images, label = case("pixelcnn")
+    with pytest.raises(UserError, match="at least 1"):
+        codec.compress(model, state, images[:0])
+    with pytest.raises(UserError, match=r"\[n 8 8 1\].*\[150, 8, 7, 1\]"):
+        codec.compress(model, state, images[:, :, :7])
+    with pytest.raises(UserError, match="uint8"):
+        codec.compress(model, state, images.astype(np.float32))
+    with pytest.raises(UserError, match=r"0\.\.16; an image has 17"):
+        codec.compress(model, state, np.where(np.arange(150)[:, None, None, None] == 99, 17, images)
+                       .astype(np.uint8))  # fmt: skip
+    with pytest.raises(UserError, match="takes no labels"):
+        codec.compress(model, state, images, np.zeros(150, int))
+    model, state, images, label = case("gated, rgb, conditional")
+    with pytest.raises(UserError, match="needs the label"):
+        codec.compress(model, state, images)
+    for wrong in (label[:-1], label + 3, label - 3, label.astype(float)):
+        with pytest.raises(UserError, match=r"150 integers in 0\.\.2"):
+            codec.compress(model, state, images, wrong)
+
+
+@pytest.fixture(scope="module")
+def file(case):
+    model, state, images, _ = case("pixelcnn")
+    return codec.compress(model, state, images[:20])
+
+
+def test_an_ensemble_is_refused(random_state):
+    model = MADE(ImageSpec(2, 2, 1, 2), hidden=(8,), random_orders=2)
+    with pytest.raises(UserError, match="random_orders=0"):
+        codec.compress(model, random_state(model), np.zeros((3, 2, 2, 1), np.uint8))
+
+
+def refused(model, state, data):
+    with pytest.raises(UserError) as caught:
+        codec.decompress(model, state, data)
+    return str(caught.value)
+
+
+def test_every_changed_byte_is_found(file, case):
+    model, state, *_ = case("pixelcnn")
+    head = len(file_format.pack(file_format.unpack(file)[0], b""))
+    places = [*range(head + 8), *range(head + 8, len(file), 37), len(file) - 1]
+    for place in places:
+        for bit in (0, 7):
+            changed = bytearray(file)
+            changed[place] ^= 1 << bit
+            message = refused(model, state, bytes(changed))
+            if place < 8:
+                assert "is not a file that jaxgen compress wrote" in message
+            elif place < 10:
+                assert "this jaxgen reads format 1" in message
+            elif place < 18:
+                assert "where its header says" in message
+            assert message.startswith("it ")
+
+
+def test_a_file_cut_short_or_lengthened_is_refused(file, case):
+    model, state, *_ = case("pixelcnn")
+    for length in range(len(file)):
+        message = refused(model, state, file[:length])
+        assert ("cut short" if length else "not a file that jaxgen") in message, length
+    assert "after its end" in refused(model, state, file + b"\0")
+    assert "after its end" in refused(model, state, file + file)
+    assert "not a file that jaxgen" in refused(model, state, b"GIF89a" + file)
+
+
+def test_another_model_is_refused(file, case):
+    model, state, *_ = case("pixelcnn")
+    shifted = state.replace(ema=jax.tree.map(lambda x: x + 1e-7, state.ema))
+    assert "other parameters" in refused(model, shifted, file)
+    # Only the averaged parameters count, on whatever devices they are.
+    other = state.replace(net=state.net.replace(params=shifted.ema))
+    assert len(codec.decompress(model, jax.device_put(other, jax.devices()[1]), file)[0]) == 20
+    turned = dataclasses.replace(model, order="columns")
+    assert "another model (PixelCNN" in refused(turned, state, file)
+    other_model, other_state, *_ = case("pixelcnn, rgb")
+    assert "another model" in refused(other_model, other_state, file)
+
+
+def test_other_arithmetic_is_found_and_told_from_damage(file, case):
+    """A decoder whose probabilities differ, in a file whose every checksum is right."""
+    model, state, *_ = case("pixelcnn")
+    shifted = state.replace(ema=jax.tree.map(lambda x: x + 1e-4, state.ema))
+    header, payload = file_format.unpack(file)
+    disguised = header._replace(fingerprint=codec.fingerprint(model, shifted), made_by="Elsewhere")
+    message = refused(model, shifted, file_format.pack(disguised, payload))
+    assert "rounds differently" in message and "written by Elsewhere" in message
+
+
+def test_a_payload_that_leads_astray_is_refused(file, case):
+    """Whatever the payload says, decoding ends and its images are not given out."""
+    model, state, *_ = case("pixelcnn")
+    header, payload = file_format.unpack(file)
+    rng = np.random.default_rng(0)
+    for wrong in (payload[:64], payload[:64] + bytes(len(payload)), rng.bytes(len(payload))):
+        assert "other images" in refused(model, state, file_format.pack(header, wrong))
+
+
+def test_the_first_states_are_the_digest_of_the_images(file, case):
+    """The file's layout, read without the code that reads it."""
+    model, _, images, _ = case("pixelcnn")
+    assert file[:10] == b"\x93jaxgen\n\x01\0"
+    assert int.from_bytes(file[-4:], "little") == zlib.crc32(file[:-4])
+    sha = hashlib.sha256(images[:20].tobytes() + bytes(4 * 20)).digest()
+    lanes = codec._first_lanes(sha)
+    assert (lanes >> 24 == 1).all()
+    assert b"".join(int(x).to_bytes(4, "little")[:2] for x in lanes) == sha
+
+
+def test_a_network_without_sense_is_still_lossless(case):
+    """Parameters that are not numbers: every level is equally likely, and comes back."""
+    model, state, images, _ = case("pixelcnn")
+    state = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state)
+    data = codec.compress(model, state, images[:40])
+    np.testing.assert_array_equal(codec.decompress(model, state, data)[0], images[:40])
+    assert len(data) == pytest.approx(40 * 64 * math.log2(17) / 8 + 140, rel=0.02)
+
+
+# Commands, on pictures.
+
+
+@pytest.fixture
+def run_command(case, monkeypatch, tmp_path):
+    """Runs one on the small PixelCNN as if it were a saved run."""
+    model, state, *_ = case("pixelcnn")
+    saved = SavedRun(Run("pixelcnn", model, DataConfig(), TrainConfig()), state, 0, {})
+    monkeypatch.setattr(command.Command, "load", lambda self: saved)
+    monkeypatch.setattr(main, "keep_compiled", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    return lambda *argv: main.main([*argv, "--run=run"])
+
+
+@pytest.fixture
+def pictures(case, command):
+    """Names of five PNGs in the folder `given`, each with the model's levels alone."""
+    _, _, images, _ = case("pixelcnn")
+    Path("given").mkdir()
+    names = [f"given/{i:06d}.png" for i in range(5)]
+    for name, image in zip(names, images, strict=False):
+        save_png(name, grid(image[None], 17, pad=0, scale=1))
+    return names
+
+
+def test_pictures_come_back_as_the_same_files(command, pictures, case, capfd):
+    model, state, images, _ = case("pixelcnn")
+    command("compress", "--out=to/five.jxg", "--images", *pictures)
+    data = Path("to/five.jxg").read_bytes()
+    assert data == codec.compress(model, state, images[:5])
+    told = " ".join(capfd.readouterr().out.split())
+    assert f"5 images written to to/five.jxg file {len(data)} bytes" in told
+    ideal = nll_in_bytes(model, state, images[:5], None)
+    nats = ideal * 8 * math.log(2) / 5
+    assert f"NLL {ideal:.0f} bytes {ideal / 40:.4f} bits/dim {nats:.2f} nats an image" in told
+    assert f"PNG {sum(Path(p).stat().st_size for p in pictures)} bytes" in told
+    command("decompress", "--file=to/five.jxg", "--out=back")
+    assert sorted(p.name for p in Path("back").iterdir()) == [p[6:] for p in pictures]
+    for name in pictures:
+        assert Path(name).read_bytes() == Path("back", name[6:]).read_bytes()
+    command("decompress", "--file=to/five.jxg", "--out=five.npz")
+    assert (np.load("five.npz")["image"] == images[:5]).all()
+
+
+def test_mistakes_are_told_and_nothing_is_overwritten(command, pictures, capfd):
+    def refused(*argv):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            command(*argv)
+        out, err = capfd.readouterr()
+        assert (stopped.value.code, out) == (2, "")
+        return err
+
+    save_png("between.png", np.full((8, 8, 1), 100, np.uint8))
+    between = refused("compress", "--out=x.jxg", "--images", pictures[0], "between.png")
+    assert "between.png has values between the model's 17 levels" in between
+    assert not Path("x.jxg").exists()
+    command("compress", "--out=x.jxg", "--images", *pictures)
+    old = Path("x.jxg").read_bytes()
+    assert "--out=x.jxg exists" in refused("compress", "--out=x.jxg", "--images", pictures[0])
+    assert Path("x.jxg").read_bytes() == old
+    assert "--out=given exists" in refused("decompress", "--file=x.jxg", "--out=given")
+    assert "ends in .png or .npz" in refused("decompress", "--file=x.jxg", "--out=x.gif")
+    assert "--file=none cannot be read" in refused("decompress", "--file=none")
+    Path("half.jxg").write_bytes(old[:100])
+    assert "--file=half.jxg: it is cut short" in refused("decompress", "--file=half.jxg")
+    assert not Path("images.npz").exists()

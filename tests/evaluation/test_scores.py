@@ -1,0 +1,225 @@
+"""Scores against closed forms, naive loops and known failures."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy.spatial import cKDTree
+from sklearn.datasets import load_digits
+from sklearn.metrics.pairwise import polynomial_kernel
+
+from jaxgen.errors import UserError
+from jaxgen.evaluation import scores
+from jaxgen.evaluation.features import Features, fit_features
+
+LEVELS = 17
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    images, labels = data.images.astype(np.uint8)[..., None], data.target.astype(np.int32)
+    return (images[:1000], labels[:1000]), (images[1350:], labels[1350:])
+
+
+@pytest.fixture(scope="module")
+def features(digits):
+    return fit_features(*digits[0], LEVELS, dataset="digits")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def _covariance(rng, d, rank=None):
+    root = rng.normal(size=(d, rank or d))
+    return root @ root.T / d
+
+
+def test_frechet_closed_form():
+    # Axis-aligned Gaussians: |difference of means|^2 + sum of (difference of deviations)^2.
+    a = scores.Moments(np.array([1.0, 2.0]), np.diag([4.0, 9.0]))
+    b = scores.Moments(np.array([4.0, -2.0]), np.diag([1.0, 25.0]))
+    assert scores.frechet_moments(a, b) == pytest.approx(25 + 1 + 4, abs=1e-10)
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_frechet_equals_sqrtm(rng, d):
+    a = scores.Moments(rng.normal(size=d), _covariance(rng, d))
+    b = scores.Moments(rng.normal(size=d), _covariance(rng, d))
+    root = scipy.linalg.sqrtm(a.cov @ b.cov).real
+    expected = np.sum((a.mean - b.mean) ** 2) + np.trace(a.cov + b.cov - 2 * root)
+    assert scores.frechet_moments(a, b) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_rank_deficient_and_zero(rng):
+    x = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 10))
+    assert abs(scores.frechet_distance(x, x)) < 1e-5
+    # Orthogonal supports: the cross term vanishes.
+    a = scores.Moments(np.zeros(2), np.diag([4.0, 0.0]))
+    b = scores.Moments(np.zeros(2), np.diag([0.0, 9.0]))
+    assert scores.frechet_moments(a, b) == pytest.approx(13)
+
+
+def test_frechet_of_samples(rng):
+    a, b = rng.normal(size=(20_000, 4)), rng.normal(size=(20_000, 4)) * 2 + 1
+    assert scores.frechet_distance(a, b) == pytest.approx(4 * (1 + 1), rel=0.05)
+
+
+def test_kernel_distance_equals_double_loop(rng, monkeypatch):
+    monkeypatch.setattr(scores, "_ROWS", 7)
+    a, b = rng.normal(size=(20, 5)), rng.normal(size=(13, 5)) + 0.3
+
+    def mean_off_diagonal(x):
+        pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if i != j]
+        return np.mean([(x[i] @ x[j] / 5 + 1) ** 3 for i, j in pairs])
+
+    expected = mean_off_diagonal(a) + mean_off_diagonal(b) - 2 * polynomial_kernel(a, b).mean()
+    assert scores.kernel_distance(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_is_unbiased(rng):
+    def biased(a, b):  # keeps the diagonal, and must fail the same bound
+        return sum(polynomial_kernel(x).mean() for x in (a, b)) - 2 * polynomial_kernel(a, b).mean()
+
+    pairs = [(rng.normal(size=(30, 4)), rng.normal(size=(20, 4))) for _ in range(1000)]
+    draws = np.array([[scores.kernel_distance(*pair), biased(*pair)] for pair in pairs])
+    errors = draws.mean(0) / (draws.std(0) / np.sqrt(len(draws)))
+    assert abs(errors[0]) < 4 < errors[1]
+
+
+def test_prdc_equals_loops(rng):
+    real, fake, k = rng.normal(size=(60, 3)), 0.7 * rng.normal(size=(40, 3)) + 0.4, 4
+
+    def radius(x):
+        return [sorted(np.linalg.norm(x - p, axis=1))[k] for p in x]  # [0] is the point itself
+
+    distance = np.array([[np.linalg.norm(r - f) for f in fake] for r in real])
+    in_real = distance <= np.array(radius(real))[:, None]
+    in_fake = distance <= np.array(radius(fake))
+    expected = (
+        in_real.any(0).mean(),
+        in_fake.any(1).mean(),
+        in_real.sum() / (k * len(fake)),
+        in_real.any(1).mean(),
+    )
+    np.testing.assert_allclose(scores.prdc(real, fake, k), expected, rtol=1e-12)
+    assert 0 < min(expected) and max(expected[0], expected[1], expected[3]) < 1
+
+
+def test_prdc_in_chunks(rng):
+    # 4000 x 4000 distances pass the working memory, so several chunks are joined.
+    real, fake = rng.normal(size=(4000, 2)), rng.normal(size=(4000, 2)) + 0.5
+    radius = cKDTree(real).query(real, 6)[0][:, -1]
+    covered = cKDTree(fake).query(real)[0] <= radius
+    assert scores.prdc(real, fake).coverage == pytest.approx(covered.mean(), abs=1e-12)
+
+
+def test_prdc_extremes(rng):
+    x = rng.normal(size=(50, 3))
+    same, apart = scores.prdc(x, x), scores.prdc(x, x + 1000)
+    assert same.precision == same.recall == same.coverage == 1
+    assert apart == (0, 0, 0, 0)
+    with pytest.raises(UserError, match="more than k"):
+        scores.prdc(x[:5], x)
+
+
+def test_histograms():
+    p = scores.class_histogram(np.array([0, 0, 1, 3]), 5)
+    np.testing.assert_allclose(p, [0.5, 0.25, 0, 0.25, 0])
+    fake, real = np.array([0.5, 0.5, 0.0]), np.array([0.25, 0.5, 0.25])
+    assert scores.histogram_kl(fake, real) == pytest.approx(0.5 * np.log(2))
+    assert scores.histogram_kl(real, real) == 0
+    assert np.isfinite(scores.histogram_kl(real, fake))
+
+
+def test_features_classify_and_repeat(digits, features):
+    (images, labels), test = digits
+    assert features.accuracy(*test) > 0.93
+    assert features.name == "mlp128-64/digits" and features.embed(images).shape == (1000, 64)
+    again = fit_features(images, labels, LEVELS, dataset="digits")
+    np.testing.assert_array_equal(again.embed(test[0]), features.embed(test[0]))
+
+
+def test_features_of_two_classes(rng):
+    # Two classes: scikit-learn's single logistic output becomes two logits.
+    images = rng.integers(0, 4, (300, 4, 3, 2), dtype=np.uint8)
+    labels = np.where(images[:, 0, 0, 0] > 1, 7, 3)
+    fitted = fit_features(images, labels, levels=4)
+    assert set(fitted.predict(images)) == {3, 7}
+    assert fitted.accuracy(images, labels) > 0.95
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_features_save_load(digits, features, tmp_path, labelled):
+    (images, _), (test, labels) = digits
+    fitted = features if labelled else fit_features(images, None, LEVELS)
+    fitted.save(tmp_path / "features.npz")
+    loaded = Features.load(tmp_path / "features.npz")
+    np.testing.assert_array_equal(loaded.embed(test), fitted.embed(test))
+    assert (loaded.name, loaded.examples) == (fitted.name, fitted.examples)
+    assert loaded.accuracy(test, labels) == fitted.accuracy(test, labels)
+
+
+def test_unlabelled_features_are_white(digits):
+    (images, _), _ = digits
+    fitted = fit_features(images, None, LEVELS)
+    embedded = fitted.embed(images)
+    assert fitted.predict(images) is None and fitted.name == "pca64/custom"
+    correlation = embedded.T @ embedded / len(images)
+    np.testing.assert_allclose(np.diag(correlation)[:50], 1, atol=1e-6)
+    np.testing.assert_allclose(correlation, np.diag(np.diag(correlation)), atol=1e-6)
+
+
+def test_rare_units_do_not_rule(digits):
+    # The last column is lit in one training image of a thousand.
+    images = digits[0][0].copy()
+    images[:, :, -1], images[0, 0, -1] = 0, 1
+    embedded = fit_features(images, None, LEVELS).embed(np.full_like(images[:1], 16))
+    assert np.abs(embedded).max() < 1000
+
+
+def test_panel(digits, features, rng):
+    (train, _), (test, labels) = digits
+    # In stored order the digits come in a pattern, so halves are drawn at random.
+    order = rng.permutation(len(test))
+    reference, held_out, classes = test[order[:224]], test[order[224:]], labels[order[224:]]
+    fives = np.resize(np.flatnonzero(classes < 5), 223)
+    noise = rng.integers(0, LEVELS, held_out.shape, dtype=np.uint8)
+    good, duplicated, dropped, noisy = (
+        scores.panel(features, reference, fake, train)
+        for fake in (held_out, held_out[np.arange(223) % 10], held_out[fives], noise)
+    )
+    floor = good.floor["frechet"]
+    assert good.values["frechet"] < 1.5 * floor and good.values["histogram_kl"] < 0.05
+    assert good.values["coverage"] > good.floor["coverage"] - 0.1
+    assert good.values["classes_present"] == 10 and dropped.values["classes_present"] <= 6
+    assert dropped.values["histogram_kl"] > 0.5
+    for bad in (duplicated, dropped, noisy):
+        assert bad.values["frechet"] > 2 * floor
+        assert bad.values["kernel"] > good.floor["kernel"] + 0.1
+        assert bad.values["coverage"] < 0.75 * good.values["coverage"]
+    assert good.protocol == (
+        "FD[mlp128-64/digits] fitted on train 1000 seed=0, reference=test 224 of 224, "
+        "samples=223 of 223, floor=train draw of 223, k=5, seed=0"
+    )
+
+
+def test_panel_without_labels(digits):
+    (train, _), (test, _) = digits
+    found = scores.panel(fit_features(train, None, LEVELS), test, train[:300], train)
+    assert set(found.values) == {"frechet", "kernel", "precision", "recall", "coverage"}
+
+
+def test_reference_is_the_panels_distance(digits, features):
+    (train, _), (test, _) = digits
+    reference = scores.Reference.of(features, test)
+    expected = scores.panel(features, test, train[:200], train).values["frechet"]
+    assert reference.frechet(train[:200]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_large_sets_are_drawn(digits, features, monkeypatch):
+    monkeypatch.setattr(scores, "MAX_REFERENCE", 100)
+    (train, _), (test, _) = digits
+    found = scores.panel(features, test, train[:200], train, split="validation")
+    assert "reference=validation 100 of 447, samples=100 of 200" in found.protocol

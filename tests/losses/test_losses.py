@@ -1,0 +1,237 @@
+"""Divergences, bounds and adversarial losses against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxgen.distributions.normal import kl_standard_normal, normal_log_prob
+from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
+from jaxgen.losses.bounds import importance_weighted_bound
+from jaxgen.losses.penalties import gradient_penalty_r1
+from jaxgen.spec import bits_per_dim
+
+NORMALS = [(0.0, 0.0), (1.3, -0.7), (-2.0, 1.1), (0.4, -4.0)]
+
+
+def test_bits_per_dim():
+    # 64 sub-pixels of a uniform 256-level image: 8 bits each.
+    np.testing.assert_allclose(bits_per_dim(64 * np.log(256), 64), 8.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mean, logvar", NORMALS)
+def test_kl_against_quadrature_and_monte_carlo(mean, logvar, key):
+    found = float(kl_standard_normal(jnp.array(mean), jnp.array(logvar)))
+    q = scipy.stats.norm(mean, np.exp(logvar / 2))
+    p = scipy.stats.norm(0, 1)
+    expected, _ = scipy.integrate.quad(
+        lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), *q.interval(1 - 1e-15)
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    z = mean + np.exp(logvar / 2) * jax.random.normal(key, (50_000,))
+    ratio = np.asarray(normal_log_prob(z, mean, logvar) - normal_log_prob(z, 0.0, 0.0), np.float64)
+    assert abs(ratio.mean() - found) <= 4 * ratio.std() / len(ratio) ** 0.5 + 1e-6
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.floats(-30, 30), st.floats(-15, 15))
+def test_kl_is_not_negative_and_its_gradient_is_the_closed_form(mean, logvar):
+    at = (jnp.float32(mean), jnp.float32(logvar))
+    value, (by_mean, by_logvar) = jax.value_and_grad(kl_standard_normal, (0, 1))(*at)
+    assert float(value) >= -1e-6
+    np.testing.assert_allclose(by_mean, at[0], rtol=1e-5)
+    np.testing.assert_allclose(by_logvar, 0.5 * np.expm1(np.float64(at[1])), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean, logvar", NORMALS)
+def test_normal_log_prob_against_scipy(mean, logvar):
+    z = np.linspace(-5, 5, 41).astype(np.float32)
+    expected = scipy.stats.norm(mean, np.exp(logvar / 2)).logpdf(z)
+    np.testing.assert_allclose(normal_log_prob(jnp.asarray(z), mean, logvar), expected, rtol=2e-5)
+
+
+class LinearGaussian:
+    """x = W z + b + sigma e: log p(x) and p(z | x) are known."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.w, self.b, self.sigma = rng.normal(size=(8, 3)) * 0.4, rng.normal(size=8), 0.5
+        self.x = self.w @ rng.normal(size=3) + self.b + self.sigma * rng.normal(size=8)
+        cov = self.w @ self.w.T + self.sigma**2 * np.eye(8)
+        self.log_px = scipy.stats.multivariate_normal(self.b, cov).logpdf(self.x)
+        self.precision = np.eye(3) + self.w.T @ self.w / self.sigma**2
+        self.mean = np.linalg.solve(self.precision, self.w.T @ (self.x - self.b)) / self.sigma**2
+
+    def log_weight(self, replicates, mean, root):
+        """log p(x, z) - log q(z) for q = N(mean, root root'), [replicates], once per key."""
+        mean, root = jnp.asarray(mean, jnp.float32), jnp.asarray(root, jnp.float32)
+        log_det = jnp.log(jnp.abs(jnp.diagonal(root))).sum()
+
+        def draw(key):
+            noise = jax.random.normal(key, (replicates, 3))
+            z = mean[None] + noise @ root.T
+            expected = z @ jnp.float32(self.w).T + jnp.float32(self.b)[None]
+            log_px = normal_log_prob(jnp.float32(self.x)[None], expected, 2 * np.log(self.sigma))
+            log_pz = normal_log_prob(z, 0.0, 0.0).sum(-1)
+            log_q = normal_log_prob(noise, 0.0, 0.0).sum(-1) - log_det
+            return log_px.sum(-1) + log_pz - log_q
+
+        return draw
+
+
+@pytest.fixture(scope="module")
+def rig():
+    return LinearGaussian()
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 50])
+def test_exact_posterior_gives_log_p_without_variance(rig, k, key):
+    root = np.linalg.cholesky(np.linalg.inv(rig.precision))
+    bound = importance_weighted_bound(rig.log_weight(500, rig.mean, root), key, k)
+    np.testing.assert_allclose(bound, rig.log_px, atol=1e-4)
+
+
+def test_bound_rises_with_k_to_log_p(rig):
+    # Mean-field q: the gap at k = 1 is KL(q || posterior), in closed form.
+    scale = 1 / np.sqrt(np.diag(rig.precision))
+    draw = rig.log_weight(4000, rig.mean, np.diag(scale))
+    gap = -0.5 * (np.linalg.slogdet(rig.precision)[1] + 2 * np.log(scale).sum())
+    assert gap > 0.05
+    # The same key at every k: the first draws are common to all.
+    bounds = [
+        np.asarray(importance_weighted_bound(draw, jax.random.key(1), k), np.float64)
+        for k in (1, 3, 10, 40, 400)
+    ]
+    error = lambda v: v.std() / len(v) ** 0.5  # noqa: E731
+    assert abs(bounds[0].mean() - (rig.log_px - gap)) < 4 * error(bounds[0])
+    for fewer, more in zip(bounds, bounds[1:], strict=False):
+        assert (more - fewer).mean() > 4 * error(more - fewer)
+    # At large k the bias is half the variance (the delta method), and is small.
+    bias = bounds[-1].var() / 2
+    assert bias < 0.01
+    assert abs(bounds[-1].mean() + bias - rig.log_px) < 4 * error(bounds[-1])
+
+
+@pytest.mark.parametrize("k", [5])
+def test_bound_is_the_log_mean_of_its_weights_and_so_is_its_gradient(rig, k):
+    scale = np.diag([0.3, 0.5, 0.4])
+
+    def keys():
+        return [jax.random.fold_in(jax.random.key(0), i) for i in range(k)]
+
+    def by_scan(shift):
+        draw = rig.log_weight(6, shift, scale)
+        return importance_weighted_bound(draw, jax.random.key(0), k)
+
+    weights = lambda shift: jnp.stack([rig.log_weight(6, shift, scale)(key) for key in keys()])  # noqa: E731
+    shift = jnp.array([0.1, -0.2, 0.3])
+    log_w = np.asarray(jax.jit(weights)(shift), np.float64)
+    expected = np.log(np.exp(log_w - log_w.max(0)).mean(0)) + log_w.max(0)
+    np.testing.assert_allclose(jax.jit(by_scan)(shift), expected, rtol=2e-6)
+    # sum_i w~_i grad log w_i (Burda et al. 2016, eq. 14).
+    normalized = np.exp(log_w - log_w.max(0)) / np.exp(log_w - log_w.max(0)).sum(0)
+    each = np.asarray(jax.jit(jax.jacrev(weights))(shift), np.float64)
+    np.testing.assert_allclose(
+        jax.jit(jax.jacrev(by_scan))(shift),
+        (normalized[..., None] * each).sum(0),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("k", [1, 3, 64])
+@pytest.mark.parametrize("value", [-3e4, 0.0, 700.0])
+def test_bound_of_equal_weights_is_the_weight(k, value, key):
+    bound = importance_weighted_bound(lambda key: jnp.full(2, value), key, k)
+    np.testing.assert_allclose(bound, value, rtol=1e-6, atol=1e-5)
+
+
+LN3 = np.log(3.0)
+BY_HAND = {
+    # At logit 0, ln 3 (D = 3/4), -ln 3 (D = 1/4): loss on real, on fake, of the generator.
+    "minimax": ([np.log(2), np.log(4 / 3), np.log(4)], [np.log(2), np.log(4), np.log(4 / 3)],
+                [-np.log(2), -np.log(4), -np.log(4 / 3)]),
+    "nonsaturating": ([np.log(2), np.log(4 / 3), np.log(4)], [np.log(2), np.log(4), np.log(4 / 3)],
+                      [np.log(2), np.log(4 / 3), np.log(4)]),
+    "lsgan": ([0.5, (LN3 - 1) ** 2 / 2, (LN3 + 1) ** 2 / 2], [0, LN3**2 / 2, LN3**2 / 2],
+              [0.5, (LN3 - 1) ** 2 / 2, (LN3 + 1) ** 2 / 2]),
+    "hinge": ([1, 0, 1 + LN3], [1, 1 + LN3, 0], [0, -LN3, LN3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_adversarial_losses_by_hand(name):
+    logits = jnp.array([0.0, LN3, -LN3])
+    for function, expected in zip(ADVERSARIAL_LOSSES[name], BY_HAND[name], strict=True):
+        np.testing.assert_allclose(function(logits), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_adversarial_losses_are_finite_at_huge_logits(name):
+    logits = jnp.array([-1e4, -200.0, 200.0, 1e4])
+    for function in ADVERSARIAL_LOSSES[name]:
+        assert np.isfinite(function(logits)).all()
+        assert np.isfinite(jax.vmap(jax.grad(function))(logits)).all()
+
+
+def test_generator_gradients_of_minimax_and_nonsaturating():
+    logits = jnp.linspace(-8, 8, 33)
+    d = jax.nn.sigmoid(logits)
+    slope = lambda name: jax.vmap(jax.grad(ADVERSARIAL_LOSSES[name].generator))(logits)  # noqa: E731
+    np.testing.assert_allclose(slope("minimax"), -d, rtol=1e-5)
+    np.testing.assert_allclose(slope("nonsaturating"), -(1 - d), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name, optimum", [
+    ("minimax", lambda p, q: np.log(p / q)),
+    ("nonsaturating", lambda p, q: np.log(p / q)),
+    ("lsgan", lambda p, q: p / (p + q)),
+    ("hinge", lambda p, q: np.sign(p - q)),
+])  # fmt: skip
+def test_optimal_discriminator_and_its_value(name, optimum):
+    grid = np.linspace(-9, 11, 4001)
+    p, q = scipy.stats.norm(-1, 1).pdf(grid), scipy.stats.norm(1, 1.5).pdf(grid)
+    loss = ADVERSARIAL_LOSSES[name]
+
+    def pointwise(logits):
+        logits = jnp.asarray(logits, jnp.float32)
+        return p * np.asarray(loss.real(logits)) + q * np.asarray(loss.fake(logits))
+
+    best = optimum(p, q)
+    for shift in (-0.3, -0.01, 0.01, 0.3):
+        assert (pointwise(best) <= pointwise(best + shift) + 1e-7).all()
+    value = np.trapezoid(pointwise(best), grid)
+    m = (p + q) / 2
+    jsd = np.trapezoid(p * np.log(p / m) + q * np.log(q / m), grid) / 2
+    assert abs(jsd - 0.253193) < 1e-6
+    expected = {
+        "lsgan": np.trapezoid(0.5 * p * q / (p + q), grid),
+        "hinge": 2 * np.trapezoid(np.minimum(p, q), grid),
+    }.get(name, np.log(4) - 2 * jsd)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_r1_of_a_linear_critic():
+    # |grad w.x|^2 = |w|^2 for each example, wherever it is.
+    w = jnp.array([[3.0, 4.0]])
+    x = jnp.array([[0.0, 0.0], [1.0, -2.0], [7.0, 7.0]])
+    penalty = gradient_penalty_r1(lambda x: (x * w).sum(-1), x)
+    np.testing.assert_array_equal(penalty, [25.0, 25.0, 25.0])
+
+
+def test_r1_of_a_quadratic_critic_and_its_gradient():
+    # D = x'Ax/2 with A = s [[2, 1], [1, 3]]: |grad D|^2 = |A x|^2, a function of s^2.
+    a = jnp.array([[2.0, 1.0], [1.0, 3.0]])
+    x = jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [-1.0, 1.0]])
+
+    def penalty(s):
+        critic = lambda x: 0.5 * jnp.einsum("bi,ij,bj->b", x, s * a, x)  # noqa: E731
+        return gradient_penalty_r1(critic, x)
+
+    np.testing.assert_allclose(penalty(2.0), 4 * np.array([5.0, 40.0, 0.0, 5.0]), rtol=1e-6)
+    slope = jax.jacrev(penalty)(2.0)
+    np.testing.assert_allclose(slope, 4 * np.array([5.0, 40.0, 0.0, 5.0]), rtol=1e-6)

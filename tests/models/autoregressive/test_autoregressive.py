@@ -1,0 +1,208 @@
+"""Every autoregressive model: causal, normalized by enumeration, sampled exactly as it scores."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.causal.check import check_autoregressive
+from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from jaxgen.models.autoregressive.made import MADE
+from jaxgen.models.autoregressive.nade import NADE
+from jaxgen.models.autoregressive.pixelcnn import PixelCNN
+from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
+from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
+from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
+from jaxgen.models.autoregressive.wavenet import WaveNet
+from jaxgen.registry import MODELS
+from jaxgen.spec import ImageSpec
+
+SMALL = {
+    "pixelcnn": (PixelCNN, {"features": 6, "blocks": 1, "head": 6, "first_kernel": 3}),
+    "gated": (GatedPixelCNN, {"features": 4, "blocks": 3, "head": 6, "first_kernel": 3}),
+    "pixelsnail": (
+        PixelSNAIL,
+        {"features": 4, "blocks": 1, "layers": 1, "attention": 4, "head": 6},
+    ),
+    "nade": (NADE, {"features": 8}),
+    "made": (MADE, {"hidden": (96, 96)}),
+    "rowlstm": (RowLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
+    "diagonal": (DiagonalBiLSTM, {"features": 4, "blocks": 2, "head": 6, "first_kernel": 3}),
+    "pixelcnnpp": (PixelCNNPP, {"features": 4, "components": 5}),
+    "wavenet": (
+        WaveNet,
+        {"features": 4, "skips": 4, "head": 6, "kernel": 3, "layers": 4, "stacks": 1},
+    ),
+}
+"""Every autoregressive model, small."""
+
+BLIND = {"pixelcnn", "rowlstm"}
+"""Those that do not see every earlier pixel of a small image; see their own tests."""
+
+ONE_ROW = {"wavenet"}
+"""Those of sounds: a row of one channel."""
+
+
+def _laid(name, spec):
+    """Images as the model takes them: in one row, where it takes no other."""
+    if name not in ONE_ROW:
+        return spec
+    return ImageSpec(1, spec.dims, 1, spec.levels, spec.num_classes)
+
+
+MODELS_AND_SPECS = [
+    (name, spec)
+    for name in SMALL
+    for spec in (ImageSpec(4, 5, 1, 2), ImageSpec(3, 3, 3, 4), ImageSpec(5, 3, 1, 3, 3))
+]
+by_spec = pytest.mark.parametrize("name, spec", MODELS_AND_SPECS, ids=[
+    f"{name}-{'rgb' if spec.channels > 1 else 'conditional' if spec.num_classes else 'binary'}"
+    for name, spec in MODELS_AND_SPECS
+])  # fmt: skip
+
+
+def _model(name, spec, **fields):
+    cls, small = SMALL[name]
+    return cls(spec, **{"dropout": 0.0, **small, **fields})
+
+
+@pytest.fixture(scope="module")
+def make_state(random_state):
+    """model -> random parameters, of which the average is a copy."""
+
+    def make(model):
+        state = random_state(model)
+        return state.replace(ema=state.net.params)
+
+    return make
+
+
+def _label(spec, num):
+    return jnp.arange(num) % spec.num_classes if spec.num_classes else None
+
+
+def _nll(model, state, images, label=None):
+    batch = {"image": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
+    batch |= {} if label is None else {"label": label}
+    found = jax.jit(model.eval_step)(jax.random.key(0), state, batch)["nll"]
+    return np.asarray(found, np.float64)
+
+
+def test_every_autoregressive_model_is_tested():
+    classes = {type(preset.model) for preset in MODELS.values()}
+    explicit = {cls for cls in classes if hasattr(cls, "log_prob") and hasattr(cls, "complete")}
+    assert explicit == {cls for cls, _ in SMALL.values()}
+
+
+@by_spec
+def test_sees_the_whole_past_and_no_future(name, spec, make_state):
+    spec = _laid(name, spec)
+    model = _model(name, spec)
+    network = model.bind(make_state(model))
+    label = None if not spec.num_classes else jnp.int32(1)
+
+    @jax.jit
+    def see(x):
+        return network(x, None if label is None else jnp.broadcast_to(label, x.shape[:1]))
+
+    report = check_autoregressive(see, spec.shape, trials=4)
+    assert report.is_autoregressive, report
+    assert report.nan_outputs == 0
+    if name not in BLIND:
+        assert not report.blind, report
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("spec", [ImageSpec(3, 3, 1, 2), ImageSpec(2, 1, 3, 3)], ids=str)
+def test_density_sums_to_one_over_every_image(name, spec, make_state):
+    spec = _laid(name, spec)
+    model = _model(name, spec, order="reversed" if name in ONE_ROW else "columns")
+    images = itertools.product(range(spec.levels), repeat=spec.dims)
+    log_p = -_nll(model, make_state(model), np.array(list(images)).reshape(-1, *spec.shape))
+    assert log_p.std() > 0.1  # not uniform
+    assert abs(np.exp(log_p).sum() - 1) < 1e-5
+
+
+@by_spec
+def test_samplers_equal_the_naive_one_bit_for_bit(name, spec, make_state):
+    spec = _laid(name, spec)
+    model = _model(name, spec)
+    state = make_state(model)
+    shape, rng = (6, *spec.shape), np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(spec.levels, size=shape), jnp.uint8)
+    label = _label(spec, 6)
+
+    def completer(sampler):
+        chosen = dataclasses.replace(model, sampler=sampler)
+
+        @jax.jit
+        def complete(seed, known, temperature, start):
+            key = jax.random.key(seed)
+            return chosen.complete(key, state, image, known, label, temperature, start)
+
+        return complete
+
+    cached, naive = completer("cached"), completer("naive")
+    nothing, some = jnp.zeros(shape, bool), jnp.asarray(rng.random(shape) < 0.4)
+    # High temperatures: no two images are alike.
+    for seed, temperature, known in [(0, 8.0, nothing), (1, 8.0, some), (2, 5.0, some)]:
+        fast = np.asarray(cached(seed, known, temperature, 0))
+        np.testing.assert_array_equal(fast, naive(seed, known, temperature, 0))
+        assert len(np.unique(fast, axis=0)) == 6
+        kept = np.asarray(known)
+        np.testing.assert_array_equal(fast[kept], np.asarray(image)[kept])
+        assert (fast[~kept] != np.asarray(image)[~kept]).any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_samples_score_as_they_were_drawn(name, make_state):
+    """Samples are as surprising as the density says that they are, on average."""
+    spec = _laid(name, ImageSpec(2, 3, 1, 3))
+    model = _model(name, spec)
+    state, num = make_state(model), 4000
+    images = np.array(list(itertools.product(range(3), repeat=6))).reshape(-1, *spec.shape)
+    log_p = -_nll(model, state, images)
+    p = np.exp(log_p)
+    drawn = np.asarray(jax.jit(lambda: model.sample(jax.random.key(3), state, num))())
+    place = drawn.reshape(num, -1).astype(int) @ 3 ** np.arange(6)[::-1]
+    entropy = -(p * log_p).sum()
+    error = ((p * (log_p + entropy) ** 2).sum() / num) ** 0.5
+    assert abs(-log_p[place].mean() - entropy) < 5 * error
+    # And each image as often: Pearson's statistic, with its exact variance.
+    statistic = ((np.bincount(place, minlength=len(p)) - num * p) ** 2 / (num * p)).sum()
+    cells = len(p)
+    variance = 2 * (cells - 1) + ((1 / p).sum() - cells**2 - 2 * cells + 2) / num
+    assert abs(statistic - (cells - 1)) < 5 * variance**0.5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_label_changes_every_sub_pixel(name, make_state):
+    spec = _laid(name, ImageSpec(3, 3, 1, 4, num_classes=3))
+    model = _model(name, spec)
+    state = make_state(model)
+    image = jnp.asarray(np.random.default_rng(0).integers(4, size=(3, *spec.shape)), jnp.uint8)
+    same = {"image": image[:1].repeat(3, 0), "index": jnp.arange(3), "label": jnp.arange(3)}
+    log_p = np.asarray(jax.jit(model.log_prob)(state.ema, same))
+    for a, b in [(0, 1), (0, 2), (1, 2)]:
+        assert (np.abs(log_p[a] - log_p[b]) > 1e-5).all()  # well above rounding
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ONE_ROW])
+def test_orders_are_the_network_on_turned_images(name, make_state):
+    spec = ImageSpec(3, 4, 1, 3)
+    images = np.random.default_rng(0).integers(3, size=(5, 3, 4, 1))
+    raster = _model(name, ImageSpec(4, 3, 1, 3))
+    state = make_state(raster)
+    columns = _model(name, spec, order="columns")
+    turned = images.swapaxes(1, 2)
+    np.testing.assert_allclose(_nll(columns, state, images), _nll(raster, state, turned), rtol=1e-5)
+    back = _model(name, ImageSpec(4, 3, 1, 3), order="reversed")
+    given = turned[:, ::-1, ::-1]
+    np.testing.assert_allclose(_nll(back, state, given), _nll(raster, state, turned), rtol=1e-5)
+    # Samples too, and pixels that come later in the order bind nothing.
+    drawn = jax.jit(lambda: columns.sample(jax.random.key(0), state, 4))()
+    same = jax.jit(lambda: raster.sample(jax.random.key(0), state, 4))()
+    np.testing.assert_array_equal(np.asarray(drawn), np.asarray(same).swapaxes(1, 2))

@@ -1,0 +1,178 @@
+"""WaveNet: against a loop over samples as the paper writes it, its reach, and its ring buffers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.causal import samplers
+from jaxgen.errors import UserError
+from jaxgen.models.autoregressive.wavenet import WaveNet
+from jaxgen.spec import ImageSpec
+
+SPEC = ImageSpec(1, 40, 1, 7, num_classes=3, rate=4000)
+SMALL = {"features": 3, "skips": 5, "head": 6}
+SHAPES = [(2, 3, 2), (3, 2, 2), (2, 1, 1)]
+"""Kernel, layers, stacks: the first reaches back 16 samples, and the rings turn many times."""
+by_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def _model(shape=SHAPES[0], spec=SPEC, **fields):
+    kernel, layers, stacks = shape
+    return WaveNet(spec, kernel=kernel, layers=layers, stacks=stacks, **SMALL, **fields)
+
+
+@pytest.fixture(scope="module")
+def make_state(random_state):
+    def make(model):
+        state = random_state(model)
+        return state.replace(ema=state.net.params)
+
+    return make
+
+
+def _clips(num, spec=SPEC):
+    images = np.random.default_rng(0).integers(spec.levels, size=(num, *spec.shape))
+    return jnp.asarray(images, jnp.uint8), jnp.arange(num) % 3
+
+
+def _by_hand(model, params, x, label):
+    """Logits [t levels] of the wave x [t], sample by sample, in float64."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
+    relu = lambda v: np.maximum(v, 0)  # noqa: E731
+    f, k = model.features, model.kernel
+
+    def conv(values, h, t, dilation):
+        """W * h at t, tap by tap; before the first sample there is silence, 0."""
+        out = values["bias"].copy()
+        for i in range(k):
+            at = t - (k - 1 - i) * dilation
+            if at >= 0:
+                out += h[at] @ values["kernel"][i]
+        return out
+
+    steps = range(len(x))
+    before = np.append(0.0, x[:-1])[:, None]
+    h = np.stack([conv(p["first"], before, t, 1) for t in steps])
+    skips = np.zeros((len(x), model.skips))
+    for i, dilation in enumerate(model.dilations):
+        layer = p[f"stack_{i}"]
+        shift = layer["LabelShift_0"]["Dense_0"]["kernel"][label]
+        z = np.stack([conv(layer["DilatedConv_0"], h, t, dilation) for t in steps]) + shift
+        z = np.tanh(z[:, :f]) * sigmoid(z[:, f:])
+        out = z @ layer["Dense_0"]["kernel"] + layer["Dense_0"]["bias"]
+        skips += out[:, : model.skips]
+        if i < len(model.dilations) - 1:
+            h = h + out[:, model.skips :]
+    head = p["head"]
+    hidden = relu(relu(skips) @ head["features"]["kernel"] + head["features"]["bias"])
+    return hidden @ head["kernel"][0] + head["bias"][0]
+
+
+@by_shape
+def test_logits_are_the_papers_formulas(shape, make_state):
+    model = _model(shape)
+    state, (images, labels) = make_state(model), _clips(3)
+    network = model.bind(state)
+    found = jax.jit(lambda x: network(x, labels))(SPEC.to_float(images))
+    for clip, label, logits in zip(images, labels, found, strict=True):
+        x = np.asarray(clip, np.float64)[0, :, 0] * 2 / 6 - 1
+        expected = _by_hand(model, state.ema, x, int(label))
+        np.testing.assert_allclose(logits[0, :, 0], expected, atol=2e-5)
+
+
+@by_shape
+def test_ring_buffers_give_the_logits_of_the_whole_row(shape, make_state):
+    model = _model(shape)
+    state, (images, labels) = make_state(model), _clips(3)
+
+    def pick(state, noise, params):
+        return state, jnp.zeros(3, jnp.int32), params
+
+    draw = samplers.Draw(lambda positions: jnp.zeros((len(positions), 3, 1)), pick)
+    known = jnp.ones(images.shape, bool)
+
+    @jax.jit
+    def run(images, labels):
+        network = model.bind(state)
+        levels, _, params = samplers.run_cached(network, SPEC, draw, images, known, labels)
+        return levels, params, network(SPEC.to_float(images), labels)
+
+    levels, by_sample, whole = run(images, labels)
+    np.testing.assert_array_equal(levels, images)
+    by_sample = by_sample.transpose(3, 0, 1, 2, 4)  # [h w c b p] to [b h w c p]
+    np.testing.assert_allclose(by_sample, whole, rtol=1e-5, atol=1e-6)
+
+
+@by_shape
+def test_the_receptive_field_is_what_the_facts_say(shape, make_state):
+    model = _model(shape)
+    reach = model.receptive_field
+    spec = dataclasses.replace(SPEC, width=reach + 6)
+    model = dataclasses.replace(model, spec=spec)
+    network, (images, labels) = model.bind(make_state(model)), _clips(3, spec)
+
+    @jax.jit
+    @jax.grad
+    def slope(x):
+        return jnp.abs(network(x, labels)[:, 0, -1]).sum()
+
+    seen = np.abs(slope(spec.to_float(images)))[:, 0, :, 0].max(0) > 0
+    np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(5, reach + 5))
+    assert model.facts()["receptive field"] == f"{reach} samples ({reach / 4:g} ms)"
+    # What is remembered is no more than what is seen, beside the last sample itself.
+    nothing = samplers.Draw(lambda positions: positions, lambda *args: args)
+    cache, _ = network.stepper(spec, nothing, labels).start(3)
+    assert sum(ring.shape[0] for ring in jax.tree.leaves(cache)) == reach - 1
+
+
+def test_receptive_fields():
+    """Of the paper's dilations 1..512, and of one layer: two samples by each of two layers."""
+    assert _model((2, 10, 1)).receptive_field == 1 + 1 + 1023
+    assert _model((2, 1, 1)).receptive_field == 3
+    assert _model((2, 3, 2)).dilations == (1, 2, 4, 1, 2, 4)
+    facts = _model((2, 10, 3), dataclasses.replace(SPEC, rate=0)).facts()
+    assert facts["receptive field"] == "3071 samples"
+
+
+def test_the_label_enters_every_layer(make_state):
+    model = _model()
+    state, (images, labels) = make_state(model), _clips(3)
+
+    @jax.jit
+    @jax.grad
+    def slopes(params):
+        return jnp.sin(model.network.apply({"params": params}, SPEC.to_float(images), labels)).sum()
+
+    found = slopes(state.ema)
+    assert len(model.dilations) == 6
+    for i in range(6):
+        slope = np.asarray(found[f"stack_{i}"]["LabelShift_0"]["Dense_0"]["kernel"])
+        assert (np.abs(slope).max(1) > 1e-4).all(), i
+
+
+def test_reversed_is_the_network_on_reversed_sounds(make_state):
+    forth, back = _model(), _model(order="reversed")
+    state, (images, labels) = make_state(forth), _clips(3)
+    batch = {"image": images, "index": jnp.arange(3), "label": labels}
+    expected = jax.jit(forth.eval_step)(jax.random.key(0), state, batch)["nll"]
+    batch["image"] = images[:, :, ::-1]
+    found = jax.jit(back.eval_step)(jax.random.key(0), state, batch)["nll"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"spec": ImageSpec(2, 8)}, "one row of one channel, and the data has images of 2x8x1"),
+    ({"spec": ImageSpec(1, 8, 3)}, "images of 1x8x3"),
+    ({"order": "columns"}, "--wavenet.order=columns"),
+    ({"kernel": 1}, "--wavenet.kernel must be at least 2; got 1"),
+    ({"layers": 0}, "--wavenet.layers must be positive; got 0"),
+    ({"skips": 0}, "--wavenet.skips must be positive; got 0"),
+    ({"ema": 1.0}, "ema must lie in"),
+])  # fmt: skip
+def test_mistakes_are_told(fields, message):
+    with pytest.raises(UserError, match=message):
+        WaveNet(**{"spec": SPEC, **fields})

@@ -1,0 +1,216 @@
+"""Convolution, its adjoints and the layers on them: against plain XLA, Flax and loops."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxgen.causal.masked import CausalConv, causal_mask, group_bounds
+from jaxgen.nn.conv import conv, conv_adjoint, same_padding, weight_gradient
+from jaxgen.nn.layers import Conv, ConvTranspose, dropout, halvings, upsample
+
+CASES = [
+    ((4, 4), (4, 4), 2),
+    ((5, 7), (3, 3), 2),
+    ((7, 5), (4, 3), 3),
+    ((6, 3), (5, 4), 1),
+    ((5, 6), (1, 1), 2),
+    ((3, 3), (2, 5), 1),
+]
+
+
+def _integers(seed, *shapes, dtype=np.float32):
+    """Small integers as floats: every sum is exact, in any order."""
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.integers(-4, 5, shape).astype(dtype)) for shape in shapes]
+
+
+def _plain(x, w, stride, padding):
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _shapes(size, kernel, stride):
+    x, w = (2, *size, 3), (*kernel, 3, 2)
+    out = (2, -(-size[0] // stride), -(-size[1] // stride), 2)
+    return x, w, out
+
+
+@pytest.mark.parametrize("size, kernel, stride", CASES)
+def test_equals_plain_convolution_and_its_vjp_exactly(size, kernel, stride):
+    x, w, g = _integers(0, *_shapes(size, kernel, stride))
+    pad = same_padding(size, kernel, stride)
+    y, pull = jax.vjp(lambda x, w: _plain(x, w, stride, "SAME"), x, w)
+    np.testing.assert_array_equal(conv(x, w, stride, pad), y)
+    dx, dw = pull(g)
+    np.testing.assert_array_equal(conv_adjoint(g, w, stride, pad, size), dx)
+    np.testing.assert_array_equal(weight_gradient(x, g, stride, pad, kernel), dw)
+
+
+@pytest.mark.parametrize("size, kernel, stride", CASES[:3])
+def test_three_adjoints_are_one_trilinear_form(size, kernel, stride):
+    # Uneven padding that no 'SAME' gives: <conv(x, w), g> = <x, conv'(g, w)> = <w, conv''(x, g)>.
+    pad = ((2, 0), (1, 1))
+    x, w, _ = _integers(1, *_shapes(size, kernel, stride))
+    y = conv(x, w, stride, pad)
+    np.testing.assert_array_equal(y, _plain(x, w, stride, pad))
+    (g,) = _integers(2, y.shape)
+    whole = float(jnp.sum(y * g))
+    assert whole == float(jnp.sum(x * conv_adjoint(g, w, stride, pad, size)))
+    assert whole == float(jnp.sum(w * weight_gradient(x, g, stride, pad, kernel)))
+
+
+@pytest.mark.parametrize("which", ["conv", "conv_adjoint", "weight_gradient"])
+@pytest.mark.parametrize("size, kernel, stride", CASES[1:3])
+def test_first_and_second_derivatives(which, size, kernel, stride):
+    pad = same_padding(size, kernel, stride)
+    shapes = _shapes(size, kernel, stride)
+
+    def adjoint(g, w):
+        zeros = jnp.zeros(shapes[0], g.dtype)
+        return jax.linear_transpose(lambda x: _plain(x, w, stride, pad), zeros)(g)[0]
+
+    def gradient(x, g):
+        zeros = jnp.zeros(shapes[1], g.dtype)
+        return jax.linear_transpose(lambda w: _plain(x, w, stride, pad), zeros)(g)[0]
+
+    ours, plain, (a, b) = {
+        "conv": (lambda x, w: conv(x, w, stride, pad),
+                 lambda x, w: _plain(x, w, stride, pad), (0, 1)),
+        "conv_adjoint": (lambda g, w: conv_adjoint(g, w, stride, pad, size), adjoint, (2, 1)),
+        "weight_gradient": (
+            lambda x, g: weight_gradient(x, g, stride, pad, kernel), gradient, (0, 2)),
+    }[which]  # fmt: skip
+
+    def derivatives(f, u, v):
+        value = lambda u, v: jnp.sum(jnp.sin(0.3 * f(u, v)))  # noqa: E731
+        first = jax.grad(value, (0, 1))
+        second = jax.grad(lambda u, v: sum(jnp.sum(jnp.sin(d)) for d in first(u, v)), (0, 1))
+        return first(u, v), second(u, v)
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(3)
+        u, v = (jnp.asarray(rng.normal(size=shapes[i])) for i in (a, b))
+        found = jax.jit(lambda u, v: derivatives(ours, u, v))(u, v)
+        expected = jax.jit(lambda u, v: derivatives(plain, u, v))(u, v)
+        assert found[0][0].dtype == jnp.float64
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("size, kernel, stride", CASES)
+def test_conv_layer_equals_flax(size, kernel, stride):
+    k = kernel[0]
+    x, w, b = _integers(4, (2, *size, 3), (k, k, 3, 2), (2,))
+    values = {"params": {"kernel": w, "bias": b}}
+    ours = Conv(2, k, stride).apply(values, x)
+    flax = nn.Conv(2, (k, k), (stride, stride), "SAME").apply(values, x)
+    np.testing.assert_array_equal(ours, flax)
+
+
+@pytest.mark.parametrize("kernel, stride", [(3, 2), (4, 2), (5, 2), (3, 3), (3, 1)])
+def test_transposed_layer_equals_flax_where_they_coincide(kernel, stride):
+    x, w, b = _integers(5, (2, 4, 3, 3), (kernel, kernel, 2, 3), (2,))
+    values = {"params": {"kernel": w, "bias": b}}
+    ours = ConvTranspose(2, kernel, (4 * stride, 3 * stride), stride).apply(values, x)
+    flax = nn.ConvTranspose(
+        2, (kernel, kernel), (stride, stride), "SAME", transpose_kernel=True
+    ).apply(values, x)
+    np.testing.assert_array_equal(ours, flax)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (6, 7), (8, 8)])
+def test_transposed_layer_is_the_vjp_of_the_layer(size):
+    small = tuple(-(-s // 2) for s in size)
+    x, g, w = _integers(6, (2, *size, 3), (2, *small, 2), (4, 4, 3, 2))
+    forward = Conv(2, 4, stride=2, use_bias=False)
+    _, pull = jax.vjp(lambda x: forward.apply({"params": {"kernel": w}}, x), x)
+    back = ConvTranspose(3, 4, size, use_bias=False).apply({"params": {"kernel": w}}, g)
+    np.testing.assert_array_equal(back, pull(g)[0])
+
+
+@pytest.mark.parametrize("kind", ["A", "B"])
+@pytest.mark.parametrize("kernel, ins, outs, groups", [(3, 3, 6, 3), (5, 7, 5, 3), (1, 4, 4, 2),
+                                                       (3, 4, 2, 1)])  # fmt: skip
+def test_causal_mask_by_loops(kind, kernel, ins, outs, groups):
+    mask = causal_mask(kernel, ins, outs, kind, groups)
+    centre = kernel // 2
+    assert mask.shape == (centre + 1, ins, outs)
+    for tap, i, o in itertools.product(range(centre + 1), range(ins), range(outs)):
+        group_in, group_out = i * groups // ins, o * groups // outs
+        live = tap < centre or group_in < group_out or (kind == "B" and group_in == group_out)
+        assert mask[tap, i, o] == live
+
+
+@pytest.mark.parametrize("kind", ["A", "B"])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_causal_conv_equals_a_masked_full_kernel(kind, kernel):
+    groups, ins, outs, reach = 3, 3, 6, kernel // 2
+    x, rows, b = _integers(7, (2, 4, 5, ins), (reach + 1, kernel, ins, outs), (outs,))
+    layer = CausalConv(outs, kernel, kind, groups)
+    values = {"params": {"kernel": rows, "bias": b}}
+    full = np.zeros((kernel, kernel, ins, outs), np.float32)
+    full[: reach + 1] = rows
+    full[reach, reach:] = 0
+    for i, o in itertools.product(range(ins), range(outs)):
+        if i * groups // ins < o * groups // outs + (kind == "B"):
+            full[reach, reach, i, o] = rows[reach, reach, i, o]
+    expected = _plain(x, jnp.asarray(full), 1, "SAME") + b[None, None, None]
+    np.testing.assert_array_equal(layer.apply(values, x), expected)
+    # Its parts, as the samplers add them up: the taps before the centre, and the pixel itself.
+    parts = layer.bind(values).parts()
+    padded = jnp.pad(x, ((0, 0), (reach, 0), (reach, reach), (0, 0)))
+    for row, column in [(0, 0), (1, 4), (3, 2)]:
+        window = padded[:, row : row + reach + 1, column : column + kernel]
+        taps = window.reshape(2, -1, ins)[:, : reach * kernel + reach]
+        share = jnp.einsum("bni,nio->bo", taps, parts.before) + parts.bias
+        centre, features = window[:, reach, reach], []
+        for group, weights in enumerate(parts.centre):
+            assert weights.shape == (group + (kind == "B"), 2)  # one feature a group comes in
+            features.append(centre[:, : len(weights)] @ weights)
+        pixel = share + jnp.concatenate(features, -1)
+        np.testing.assert_array_equal(pixel, expected[:, row, column])
+
+
+@pytest.mark.parametrize("features,groups", [(7, 3), (6, 3), (64, 1), (4, 3)])
+def test_group_bounds(features, groups):
+    group = np.arange(features) * groups // features
+    for g in range(groups):
+        start, stop = group_bounds(features, groups, g)
+        np.testing.assert_array_equal(np.flatnonzero(group == g), np.arange(start, stop))
+
+
+def test_causal_conv_keeps_the_variance(key):
+    # Unit inputs give unit outputs, although half of the kernel is masked away.
+    x = jax.random.normal(jax.random.key(1), (4, 24, 24, 32))
+    y, _ = CausalConv(512, 3, "B", 1).init_with_output(key, x)
+    assert abs(float(y[:, 2:, 2:-2].var()) - 1) < 0.1
+
+
+def test_halvings_and_upsample():
+    assert halvings(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+    assert halvings(8, 8) == [(8, 8), (4, 4), (2, 2)]
+    assert halvings(5, 17) == [(5, 17), (3, 9), (2, 5)]
+    (x,) = _integers(8, (1, 2, 3, 2))
+    up = upsample(x, (3, 5))
+    for row, column in itertools.product(range(3), range(5)):
+        np.testing.assert_array_equal(up[:, row, column], x[:, row // 2, column // 2])
+    assert up.shape == (1, 3, 5, 2)
+
+
+def test_dropout_by_example():
+    keys = lambda *ids: jax.vmap(jax.random.key)(jnp.array(ids))  # noqa: E731
+    x = jnp.ones((6, 50, 40))
+    y = dropout(keys(0, 1, 2, 3, 4, 5), x, 0.3)
+    parts = [dropout(keys(0, 1), x[:2], 0.3), dropout(keys(2, 3, 4, 5), x[2:], 0.3)]
+    np.testing.assert_array_equal(jnp.concatenate(parts), y)
+    np.testing.assert_allclose(np.unique(y), [0.0, 1 / 0.7], rtol=1e-6)
+    kept = float((y > 0).mean())
+    assert abs(kept - 0.7) < 5 * (0.3 * 0.7 / y.size) ** 0.5
+    assert (y[0] != y[1]).any()
+    np.testing.assert_array_equal(dropout(None, x, 0.3), x)

@@ -1,0 +1,134 @@
+"""Training in bfloat16: which numbers are rounded, and how far the result is from float32's."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from test_steps import BATCH, SHARE, SMALL, _batch
+
+import jaxgen
+from jaxgen.optim.optimizer import Optimizer
+
+MODELS = {
+    **{name: model for name, model in SMALL.items() if model.parts == 1},
+    "pixelcnn, plain": dataclasses.replace(SMALL["pixelcnn"], block="plain"),
+    "pixelcnn, for memory": dataclasses.replace(SMALL["pixelcnn"], remat=True, accumulate=2),
+    "vae, convolutions": dataclasses.replace(SMALL["vae"], network="conv", scale="shared"),
+    "vae, transposed": dataclasses.replace(SMALL["vae"], network="conv", upsample="transpose"),
+    "gan, r1": dataclasses.replace(SMALL["gan"], d_norm="none", r1=0.5),
+}
+ALIKE = SHARE - {"rowlstm"}
+"""Slow here: networks of the same layers as those that are not."""
+LOSS = {"nll": 1e-3, "elbo": 1e-3, "d_loss": 1e-3, "g_loss": 1e-2}
+"""How far a loss may be from float32's, relative to it. One rounding to bfloat16's 8 bits is off
+by 2e-3 at most, and a loss sums over many; the generator's is that of a D that moved meanwhile."""
+COSINE = 0.999
+"""Of the angle between the gradient and float32's, at least."""
+TRAINED = 5e-3
+"""How far the NLL of a trained model may be from float32's, relative to it."""
+
+
+def _sgd(model):
+    """The model with plain SGD of rate 1, so that a step's difference is the gradient."""
+    fields = [f.name for f in dataclasses.fields(model)]
+    plain = {name: Optimizer("sgd", 1.0, b1=0.0) for name in fields if name.endswith("optimizer")}
+    return dataclasses.replace(model, **plain)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in MODELS],
+)
+def pair(request):
+    """A model in float32 and in bfloat16."""
+    model = _sgd(MODELS[request.param])
+    return model, dataclasses.replace(model, precision="bfloat16")
+
+
+def _step(model):
+    batch = _batch(BATCH * model.minibatches)
+    return functools.partial(model.train_step, jax.random.key(1), batch=batch)
+
+
+def _moderate(state):
+    """The random state, halved: scales that differ by e^10 would magnify every rounding."""
+    return jax.tree.map(lambda x: x / 2 if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+
+def _operands(jaxpr):
+    """The dtypes that matrix products and convolutions take, at any depth."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield from (str(v.aval.dtype) for v in eqn.invars)
+        for value in jax.tree.leaves(eqn.params, is_leaf=lambda x: isinstance(x, Jaxpr)):
+            if isinstance(value, ClosedJaxpr | Jaxpr):
+                yield from _operands(getattr(value, "jaxpr", value))
+
+
+def test_every_product_takes_the_precision(pair, random_state):
+    for model, precision in zip(pair, ("float32", "bfloat16"), strict=True):
+        operands = list(_operands(jax.make_jaxpr(_step(model))(random_state(model)).jaxpr))
+        assert len(operands) > 10
+        assert set(operands) == {precision}
+
+
+def test_one_step_is_close_to_float32(pair, random_state):
+    state = _moderate(random_state(pair[0]))
+    (new, metrics), (rounded, rounded_metrics) = (jax.jit(_step(m))(state) for m in pair)
+    kinds = lambda tree: jax.tree.map(lambda leaf: leaf.dtype, tree)  # noqa: E731
+    assert kinds((rounded, rounded_metrics)) == kinds((new, metrics))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(metrics))
+    for name in LOSS.keys() & metrics.keys():
+        np.testing.assert_allclose(rounded_metrics[name], metrics[name], rtol=LOSS[name])
+        assert rounded_metrics[name] != metrics[name]
+    for name in {"net", "g", "d"} & vars(state).keys():
+        old = getattr(state, name).params
+        moves = [jax.tree.map(jnp.subtract, getattr(s, name).params, old) for s in (new, rounded)]
+        norms = [optax.tree.norm(move) for move in moves]
+        assert optax.tree.vdot(*moves) > COSINE * norms[0] * norms[1]
+
+
+def test_batchnorm_statistics_are_float32(random_state):
+    """Of numbers near 1000, bfloat16 has every fourth. In training the old statistics are only
+    averaged with the new ones."""
+    states = []
+    for precision in ("float32", "bfloat16"):
+        model = dataclasses.replace(_sgd(SMALL["gan"]), precision=precision)
+        state = random_state(model)
+        shifted = jax.tree.map(lambda x: x + 1001.0, state.g.stats)
+        state = state.replace(g=state.g.replace(stats=shifted))
+        states.append(jax.jit(_step(model))(state)[0])
+    assert jax.tree.leaves(states[0].g.stats)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-3),
+        states[1].g.stats,
+        states[0].g.stats,
+    )
+
+
+@pytest.mark.parametrize("name", ["pixelcnn", "vae"])
+def test_training_ends_where_float32_does(name):
+    """100 steps on the digits."""
+    splits, adam = jaxgen.load(jaxgen.DataConfig()).splits, Optimizer(learning_rate=3e-3)
+    sizes = {"pixelcnn": {"features": 8, "blocks": 1, "head": 16}, "vae": {"hidden": (64,)}}
+    model = dataclasses.replace(MODELS[name].model, optimizer=adam, dropout=0.0, **sizes[name])
+    held = {"image": jnp.asarray(splits["test"].images), "index": jnp.arange(447)}
+    train, final = splits["train"].images, []
+    evaluate = jax.jit(model.eval_step)
+    for precision in ("float32", "bfloat16"):
+        trained = dataclasses.replace(model, precision=precision)
+        state, step = trained.init(jax.random.key(0)), jax.jit(trained.train_step)
+        before = evaluate(jax.random.key(1), state, held)["nll"].mean()
+        for t in range(100):
+            ids = jaxgen.indices(seed=0, step=t, batch_size=50, num_examples=len(train))[0]
+            batch = {"image": train[ids], "index": jnp.arange(50)}
+            state, _ = step(jax.random.key(t), state, batch)
+        final.append(evaluate(jax.random.key(1), state, held)["nll"].mean())
+    assert final[0] < 0.9 * before
+    assert final[0] != final[1]
+    np.testing.assert_allclose(final[1], final[0], rtol=TRAINED)

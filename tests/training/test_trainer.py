@@ -1,0 +1,549 @@
+"""The trainer: resuming changes no bit, bad steps are not applied, and devices do not matter."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.cli import main, parse
+from jaxgen.data.config import DataConfig
+from jaxgen.data.loading import load
+from jaxgen.distributions.normal import normal_like
+from jaxgen.errors import Stopped, UserError
+from jaxgen.model import Model
+from jaxgen.models.adversarial.gan import GAN
+from jaxgen.models.autoregressive.pixelcnn import PixelCNN
+from jaxgen.models.latent.vae import VAE
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.update import mean_over
+from jaxgen.runs import checkpoint, digest
+from jaxgen.runs.config import Run, TrainConfig
+from jaxgen.runs.log import read_metrics
+from jaxgen.runs.state import keys_of, start
+from jaxgen.training import feed, meter, pace, steps, trainer
+from jaxgen.training.trainer import Trainer, check, mesh_of
+
+DIGITS = load(DataConfig())
+LABELLED = load(DataConfig(conditional=True, binarize="dynamic"))
+
+CONFIG = TrainConfig(steps=20, batch_size=40, log_every=5, eval_every=10, samples=50)
+
+FAMILIES: dict[str, tuple[Model, Any]] = {
+    "pixelcnn": (PixelCNN(DIGITS.spec, features=4, blocks=1, head=4, first_kernel=3), DIGITS),
+    "vae": (VAE(LABELLED.spec, hidden=(8,), latents=2), LABELLED),
+    "gan": (GAN(DIGITS.spec, network="mlp", hidden=(8, 8), latents=4), DIGITS),
+}
+
+
+@dataclass(frozen=True)
+class Toy(Model):
+    """A walk that depends on the images, their order and the step's key; quick to compile."""
+
+    pull: float = 0.9
+    target: float = 0.0
+    bad_metric: tuple[int, ...] = ()
+    """Steps (the first is 1) whose loss is NaN."""
+    bad_state: tuple[int, ...] = ()
+    """Steps whose new state is infinite, and whose loss is finite."""
+
+    monitor: ClassVar[str] = "nll"
+
+    def init(self, key):
+        return {"w": jax.random.normal(key, (3,)), "count": jnp.zeros((), jnp.int32)}
+
+    def train_step(self, key, state, batch, axis_name=None):
+        x = self.spec.to_float(batch["image"]).mean((1, 2, 3))[:, None]
+        noise = normal_like(key, batch["index"], (3,))
+        w = self.pull * state["w"] + mean_over(axis_name, (x + noise).mean(0))
+        bad = lambda steps: jnp.stack([jnp.zeros((), bool), *(is_step(key, t) for t in steps)])  # noqa: E731
+        loss = jnp.where(bad(self.bad_metric).any(), jnp.nan, jnp.square(w).sum())
+        new = {"w": jnp.where(bad(self.bad_state).any(), jnp.inf, w), "count": state["count"] + 1}
+        return new, {"loss": loss}
+
+    def eval_step(self, key, state, batch):
+        """The distance of the number of applied steps from the target."""
+        x = batch["image"].mean((1, 2, 3))
+        return {"nll": jnp.abs(state["count"] - self.target) + 0.0 * x, "w": state["w"][0] + x}
+
+    def sample(self, key, state, num, label=None, temperature=1.0, start=0):
+        return jnp.zeros((num, *self.spec.shape), jnp.uint8)
+
+
+def is_step(key, step: int):
+    """Whether this is the key of a step, the first being 1, of the run of seed 0."""
+    wanted = jax.random.key_data(jax.random.fold_in(keys_of(0).train, step - 1))
+    return (jax.random.key_data(key) == wanted).all()
+
+
+def score(images: np.ndarray) -> dict[str, float]:
+    return {"frechet": float(images.mean())}
+
+
+def train(
+    directory: Path, model: Model, dataset: Any = DIGITS, config: TrainConfig = CONFIG
+) -> Trainer:
+    directory.mkdir(parents=True, exist_ok=True)
+    needs = score if model.monitor == "frechet" else None
+    made = Trainer(Run("test", model, DataConfig(), config), dataset, directory, needs)
+    made.train()
+    return made
+
+
+def saved(directory: Path, model: Model, step: Any = None) -> tuple[Any, int]:
+    """(Progress, step) of a checkpoint, the latest by default."""
+    fresh = jax.eval_shape(lambda: start(model.init(jax.random.key(0))))
+    with checkpoint.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+        return checkpoints.restore(fresh, step)
+
+
+def last_digest(directory: Path, model: Model) -> str:
+    progress, step = saved(directory, model)
+    assert step == int(progress.step)
+    return digest.digest(progress)
+
+
+def rows(directory: Path, split: str | None = None) -> list[dict[str, Any]]:
+    found = read_metrics(directory / "metrics.jsonl")
+    return [row for row in found if split in (None, row["split"])]
+
+
+def places(directory: Path) -> list[tuple[int, str]]:
+    return [(row["step"], row["split"]) for row in rows(directory)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def options():
+    """Every validation is of the same noise, on purpose; compiling takes most of the time."""
+    jax.config.update("jax_debug_key_reuse", False)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_once():
+    """Trainers of one model share their compiled steps: they depend on nothing else."""
+    made: dict[Any, Any] = {}
+    plain = steps.compile_steps
+
+    def compile_steps(model, feed, mesh):
+        data = (id(feed._dataset), feed._examples, feed.capacity, feed.resident)
+        name = (model, mesh, *data)
+        if name not in made:
+            made[name] = feed, plain(model, feed, mesh)  # the feed is kept, so ids stay unique
+        return made[name][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "compile_steps", compile_steps)
+        yield
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Delivers a signal to this process as soon as so many steps were dispatched."""
+
+    @contextlib.contextmanager
+    def stop_at(steps: int, number: int = signal.SIGTERM):
+        plain = meter.Meter.add
+
+        def add(self, step, count, metrics, in_a_row):
+            plain(self, step, count, metrics, in_a_row)
+            if step + count == steps:
+                signal.raise_signal(number)  # to this thread: it cannot come late
+
+        with monkeypatch.context() as patch:
+            patch.setattr(meter.Meter, "add", add)
+            patch.setattr(pace, "SECONDS_PER_DISPATCH", 0.0)  # one step a dispatch
+            yield
+
+    return stop_at
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a run of each family that nothing interrupted; trained when asked for."""
+    made: dict[str, Path] = {}
+
+    def whole(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            train(made[name], *FAMILIES[name])
+        return made[name]
+
+    return whole
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_resumed_is_never_stopped_bit_for_bit(name, whole, tmp_path, stop_at, capfd):
+    """Parameters, optimizer, statistics, averages and counters; stopped between all intervals."""
+    model, dataset = FAMILIES[name]
+    with stop_at(13), pytest.raises(Stopped, match="saved at step 13 of 20") as stopped:
+        train(tmp_path, model, dataset)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    halfway, step = saved(tmp_path, model)
+    assert step == 13 == int(halfway.step)
+    train(tmp_path, model, dataset)
+    assert "resuming" in (said := capfd.readouterr().err) and "at step 13 of 20" in said
+
+    full, _ = saved(whole(name), model)
+    assert last_digest(tmp_path, model) == digest.digest(full)
+    assert digest.digest(halfway) != digest.digest(full)
+    # All that is compared has moved since the stop: no part of the state is vacuously equal.
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), halfway.state, full.state)
+    still = [p for p, m in jax.tree_util.tree_leaves_with_path(moved) if not m]
+    unlike = [jax.tree_util.keystr(p) for p in still]
+    assert [n for n in unlike if "label" not in n] == []
+
+    ours = [row for row in rows(tmp_path) if row["split"] == "validation"]
+    assert ours == rows(whole(name), "validation")
+    train_steps = [(s, "train") for s in (5, 10, 15, 20)]
+    assert sorted(places(tmp_path)) == sorted(
+        [*train_steps, (10, "validation"), (20, "validation")]
+    )
+
+
+def test_interrupted_twice_and_by_the_keyboard(tmp_path, stop_at):
+    model = Toy(DIGITS.spec)
+    with (
+        stop_at(3, signal.SIGINT),
+        pytest.raises(Stopped, match="SIGINT.*saved at step 3") as first,
+    ):
+        train(tmp_path / "a", model)
+    assert first.value.code == 130
+    with stop_at(10), pytest.raises(Stopped, match="saved at step 10"):
+        train(tmp_path / "a", model)
+    train(tmp_path / "a", model)
+    train(tmp_path / "b", model)
+    assert last_digest(tmp_path / "a", model) == last_digest(tmp_path / "b", model)
+    assert rows(tmp_path / "a", "validation") == rows(tmp_path / "b", "validation")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # put back
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path, stop_at):
+    with stop_at(20):
+        train(tmp_path, Toy(DIGITS.spec))
+    assert saved(tmp_path, Toy(DIGITS.spec))[1] == 20
+
+
+def test_a_finished_run_is_left_as_it_is(whole, capfd):
+    directory = whole("vae")
+    before = {p: p.stat().st_mtime_ns for p in (directory / "checkpoints").rglob("*")}
+    old = rows(directory)
+    train(directory, *FAMILIES["vae"])
+    assert {p: p.stat().st_mtime_ns for p in (directory / "checkpoints").rglob("*")} == before
+    assert rows(directory) == old
+
+
+@pytest.mark.parametrize("name", ["vae", "gan"])
+def test_the_seed_names_the_run(name, whole, tmp_path):
+    model, dataset = FAMILIES[name]
+    train(tmp_path / "same", model, dataset)
+    assert last_digest(tmp_path / "same", model) == last_digest(whole(name), model)
+    assert rows(tmp_path / "same") == rows(whole(name))
+    train(tmp_path / "other", model, dataset, dataclasses.replace(CONFIG, seed=1))
+    assert last_digest(tmp_path / "other", model) != last_digest(whole(name), model)
+
+
+@pytest.mark.parametrize("name", ["vae", "gan"])
+def test_streamed_batches_are_the_resident_ones(name, whole, tmp_path, monkeypatch):
+    """With labels and binarization that is drawn anew in every epoch, for the VAE."""
+    model, dataset = FAMILIES[name]
+    used = []
+    plain = feed.Feed.chunk
+    monkeypatch.setattr(
+        feed.Feed, "chunk", lambda self, *a: (used.append(self.resident), plain(self, *a))[1]
+    )
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
+    train(tmp_path, model, dataset)
+    assert used and not any(used)
+    assert last_digest(tmp_path, model) == last_digest(whole(name), model)
+    assert rows(tmp_path) == rows(whole(name))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("name", ["pixelcnn", "gan"])
+def test_how_many_steps_a_dispatch_takes_changes_nothing(
+    name, seconds, whole, tmp_path, monkeypatch
+):
+    model, dataset = FAMILIES[name]
+    counts = []
+    plain = meter.Meter.add
+    monkeypatch.setattr(
+        meter.Meter, "add", lambda self, s, c, *a: (counts.append(c), plain(self, s, c, *a))[1]
+    )
+    monkeypatch.setattr(pace, "SECONDS_PER_DISPATCH", seconds)
+    train(tmp_path, model, dataset)
+    assert sum(counts) == 20 and max(counts) == (1 if seconds == 0 else 5)
+    assert last_digest(tmp_path, model) == last_digest(whole(name), model)
+    assert rows(tmp_path) == rows(whole(name))
+
+
+def test_a_row_is_the_mean_of_its_steps(tmp_path):
+    model = Toy(DIGITS.spec)
+    every = dataclasses.replace(CONFIG, log_every=1)
+    train(tmp_path / "every", model, config=every)
+    train(tmp_path / "some", model)
+    steps = np.array([row["loss"] for row in rows(tmp_path / "every", "train")])
+    means = [row["loss"] for row in rows(tmp_path / "some", "train")]
+    np.testing.assert_allclose(means, steps.reshape(4, 5).mean(1), rtol=1e-6)
+
+
+def flip_a_bit(directory: Path) -> None:
+    """In each file of arrays: not every one of them is read."""
+    for path in [p for p in directory.glob("**/d/*") if p.is_file()]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_no_more(whole, tmp_path, stop_at, capfd):
+    model, dataset = FAMILIES["vae"]
+    with stop_at(17), pytest.raises(Stopped):
+        train(tmp_path, model, dataset)
+    assert (15, "train") in places(tmp_path)  # which will be done, and written, again
+    flip_a_bit(tmp_path / "checkpoints" / "17" / "state")
+    capfd.readouterr()
+    train(tmp_path, model, dataset)
+    err = capfd.readouterr().err
+    assert "checkpoint 17 is unusable" in err and "checkpoint 10 is used instead" in err
+    assert "at step 10 of 20" in err
+    assert last_digest(tmp_path, model) == last_digest(whole("vae"), model)
+    assert rows(tmp_path, "validation") == rows(whole("vae"), "validation")
+    assert rows(tmp_path, "train") == rows(whole("vae"), "train")
+
+
+def test_the_best_checkpoint_has_the_lowest_monitor(tmp_path):
+    """The toy's is |steps - 8|: the validation at step 10 is the best, though neither the first
+    nor among the last."""
+    model = Toy(DIGITS.spec, target=8.0)
+    config = dataclasses.replace(CONFIG, steps=40, eval_every=5, log_every=5)
+    train(tmp_path, model, config=config)
+    monitors = {row["step"]: row["nll"] for row in rows(tmp_path, "validation")}
+    assert min(monitors, key=lambda step: monitors[step]) == 10
+    progress, step = saved(tmp_path, model, "best")
+    assert step == 10 == int(progress.state["count"])
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"10", "35", "40"}
+
+
+def test_a_bad_step_is_skipped_and_counted(tmp_path):
+    model = Toy(DIGITS.spec, bad_metric=(8, 9, 14))
+    train(tmp_path, model)
+    progress, _ = saved(tmp_path, model)
+    assert (int(progress.step), int(progress.skipped), int(progress.in_a_row)) == (20, 3, 0)
+    assert int(progress.state["count"]) == 17
+    assert np.isfinite(progress.state["w"]).all()
+    found = rows(tmp_path, "train")
+    assert [row["skipped"] for row in found] == [0, 2, 1, 0]
+    assert all(np.isfinite(row["loss"]) for row in found)
+
+
+def test_a_bad_step_leaves_every_bit_as_it_was(tmp_path, stop_at):
+    model = Toy(DIGITS.spec, bad_metric=(20,))
+    with stop_at(19), pytest.raises(Stopped):
+        train(tmp_path, model)
+    before, _ = saved(tmp_path, model)
+    train(tmp_path, model)
+    after, _ = saved(tmp_path, model)
+    assert (int(before.step), int(after.step)) == (19, 20)
+    assert (int(before.skipped), int(after.skipped), int(after.in_a_row)) == (0, 1, 1)
+    assert digest.digest(before.state) == digest.digest(after.state)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("bad_metric", "at step 1[1-4] it was loss"),
+        ("bad_state", "the state at step 1[1-5] is not finite, although"),
+    ],
+)
+def test_divergence_stops_the_run(kind, told, seconds, tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "SECONDS_PER_DISPATCH", seconds)
+    model = Toy(DIGITS.spec, **{kind: tuple(range(11, 21))})
+    config = dataclasses.replace(CONFIG, max_skipped=4)
+    with pytest.raises(Stopped, match=told) as stopped:
+        train(tmp_path, model, config=config)
+    assert stopped.value.code == 1
+    assert ("4 steps in a row" in str(stopped.value)) == (kind == "bad_metric")
+    assert str(tmp_path) in str(stopped.value)
+    progress, step = saved(tmp_path, model)
+    assert step == 10 and int(progress.state["count"]) == 10
+    assert np.isfinite(progress.state["w"]).all()
+    with pytest.raises(Stopped, match=told):  # and again: nothing was saved of it
+        train(tmp_path, model, config=config)
+    assert saved(tmp_path, model)[1] == 10
+
+
+def test_skipped_in_a_row_is_counted_across_dispatches_and_resumes(tmp_path, stop_at):
+    model = Toy(DIGITS.spec, bad_metric=(9, 10, 11, 12, 14, 15, 16))
+    config = dataclasses.replace(CONFIG, max_skipped=5)
+    train(tmp_path / "runs", model, config=config)
+    assert int(saved(tmp_path / "runs", model)[0].skipped) == 7
+    config = dataclasses.replace(CONFIG, max_skipped=4)
+    with stop_at(11), pytest.raises(Stopped) as stopped:
+        train(tmp_path / "stops", model, config=config)
+    assert stopped.value.code == 143
+    assert int(saved(tmp_path / "stops", model)[0].in_a_row) == 3
+    with pytest.raises(Stopped, match="at step 12 it was loss"):
+        train(tmp_path / "stops", model, config=config)
+
+
+def test_a_learning_rate_that_explodes_stops_the_run(tmp_path):
+    huge = Optimizer(name="sgd", learning_rate=1e30, b1=0.0)
+    model = VAE(DIGITS.spec, hidden=(8,), latents=2, optimizer=huge)
+    config = dataclasses.replace(CONFIG, max_skipped=3)
+    with pytest.raises(Stopped, match="lower learning rate") as stopped:
+        train(tmp_path, model, config=config)
+    assert stopped.value.code == 1
+
+
+def test_the_number_of_devices_changes_rounding_alone(tmp_path):
+    """Of a GAN: BatchNorm, two players, and noise for every example."""
+    sgd = Optimizer(name="sgd", learning_rate=0.05, b1=0.5)
+    model, dataset = (
+        dataclasses.replace(FAMILIES["gan"][0], g_optimizer=sgd, d_optimizer=sgd),
+        DIGITS,
+    )
+    states, logs = [], []
+    for devices in (1, 2, 4):
+        config = dataclasses.replace(CONFIG, steps=10, devices=devices)
+        made = train(tmp_path / str(devices), model, dataset, config)
+        assert made.mesh.size == devices
+        states.append(saved(tmp_path / str(devices), model)[0].state)
+        logs.append([list(row.values()) for row in rows(tmp_path / str(devices))])
+    fresh = jax.jit(model.init)(keys_of(0).init)
+    for other, log in zip(states[1:], logs[1:], strict=True):
+        for a, b, first in zip(*map(jax.tree.leaves, (states[0], other, fresh)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+            far = np.abs(np.asarray(a, np.float64) - first).max()
+            assert far == 0 or far > 20 * np.abs(np.asarray(a, np.float64) - b).max()
+        for ours, theirs in zip(logs[0], log, strict=True):
+            assert ours[:2] == theirs[:2]
+            np.testing.assert_allclose(ours[2:], theirs[2:], rtol=1e-4, atol=1e-5)
+
+
+def test_check_refuses_before_anything_is_written(tmp_path):
+    def refused(match: str, model: Model = FAMILIES["vae"][0], **config: Any) -> None:
+        run = Run("vae", model, DataConfig(), dataclasses.replace(CONFIG, **config))
+        with pytest.raises(UserError, match=match):
+            check(run, LABELLED)
+
+    refused("--batch_size 42 cannot be divided over 4 devices", batch_size=42, devices=4)
+    refused("--batch_size 1004.*use --batch_size 1000 or less", batch_size=1004)
+    refused("--devices=9", devices=9)
+    halves = dataclasses.replace(FAMILIES["vae"][0], accumulate=2)
+    match = "40 cannot be divided over 4 devices in 3 parts each; use a multiple, such as 36"
+    refused(match, dataclasses.replace(halves, accumulate=3), devices=4)
+    refused("12 cannot be divided over 4 devices in 2 parts", halves, batch_size=12, devices=4)
+    # Asked for no number of devices, it takes as many as divide each part.
+    run = Run("vae", halves, DataConfig(), dataclasses.replace(CONFIG, batch_size=12))
+    check(run, LABELLED)
+    assert mesh_of(run).size == 3
+    with pytest.raises(UserError, match="--vae.hidden must be positive"):
+        VAE(LABELLED.spec, hidden=(-3,))
+    gan = GAN(LABELLED.spec, network="mlp", hidden=(8,), d_steps=3)
+    refused("a step takes 1200 examples.*use --batch_size 333 or less", gan, batch_size=400)
+
+
+def test_killed_in_the_middle_the_same_command_finishes(tmp_path, monkeypatch, capfd):
+    """kill -9 of train.py, no chance to save: only what was saved before counts."""
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        *("--model=vae", "--vae.hidden=8", "--vae.latents=2", "--vae.final_k=2", "--samples=10"),
+        *("--steps=300", "--eval_every=20", "--log_every=10", "--devices=1", "--batch_size=50"),
+    ]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(root / "train.py"), *flags, "--run=killed"]
+    # The same compiler options as here, for the same bits.
+    options = {"PYTHONPATH": str(root), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    with open("out", "wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | options)
+        try:
+            deadline = time.monotonic() + 120
+            while not Path("killed/checkpoints/40").exists():
+                assert process.poll() is None and time.monotonic() < deadline, Path(
+                    "out"
+                ).read_text()
+                time.sleep(0.005)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not Path("killed/checkpoints/300").exists() and not Path("killed/results.json").exists()
+
+    main.main(["train", *flags, "--run=killed"])
+    assert "resuming killed at step" in capfd.readouterr().err
+    run, directory, dataset = parse.parse_run([*flags, "--run=whole"], "train.py")
+    directory.mkdir()
+    Trainer(run, dataset, directory, None).train()
+    assert last_digest(Path("killed"), run.model) == last_digest(directory, run.model)
+    assert places(Path("killed")) == places(directory)
+    assert rows(Path("killed"), "validation") == rows(directory, "validation")
+    results = json.loads(Path("killed/results.json").read_text())
+    assert results["step"] == saved(directory, run.model, "best")[1]
+
+
+# The hot loop
+
+
+def test_nothing_is_traced_after_the_first_dispatch(tmp_path, monkeypatch):
+    """Dispatches of any length, up to the last, run the program of the first."""
+    traces: list[int] = []
+    at_dispatch: list[int] = []
+
+    class Counting(Toy):
+        def train_step(self, key, state, batch, axis_name=None):
+            traces.append(1)
+            return super().train_step(key, state, batch, axis_name)
+
+    plain = meter.Meter.add
+
+    def add(self, step, count, metrics, in_a_row):
+        at_dispatch.append(len(traces))
+        plain(self, step, count, metrics, in_a_row)
+
+    monkeypatch.setattr(meter.Meter, "add", add)
+    config = dataclasses.replace(CONFIG, steps=37, log_every=10, eval_every=20)
+    train(tmp_path, Counting(DIGITS.spec), config=config)
+    assert len(at_dispatch) >= 4
+    assert len(set(at_dispatch)) == 1
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_loop_transfers_nothing_implicitly(resident, tmp_path, monkeypatch):
+    """What goes to the device is put there by name; what comes back is asked for once a dispatch,
+    the one before."""
+    if not resident:
+        monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(trainer.Trainer, "_look", lambda *_: {"nll": 0.0})
+    fetched: list[int] = []
+    plain = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(1) or plain(x))
+    signals = pace.signals
+
+    @contextlib.contextmanager
+    def guarded():  # what signals is around, is the loop
+        with signals() as received, jax.transfer_guard("disallow"):
+            yield received
+
+    monkeypatch.setattr(trainer, "signals", guarded)
+    dispatches: list[int] = []
+    paced = pace.Pace.dispatched
+    monkeypatch.setattr(pace.Pace, "dispatched", lambda s, n: dispatches.append(n) or paced(s, n))
+    model, dataset = FAMILIES["vae"]
+    train(tmp_path, model, dataset)
+    assert len(fetched) == len(dispatches)
