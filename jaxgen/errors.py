@@ -10,8 +10,10 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A run ended before its last step; `code` is the exit code."""
+    """A run ended before its last step: (message, exit code)."""
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+        self.message, self.code = message, code
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,10 +1,21 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folder for what can be made again."""
 
 import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+
+def cache_folder() -> Path:
+    """The user's folder for what jaxgen keeps and could make again; it may not exist yet.
+
+    $XDG_CACHE_HOME/jaxgen where that is set, else ~/.cache/jaxgen on Linux, and on other systems
+    a folder jaxgen where they keep caches.
+    """
+    from platformdirs import user_cache_path  # here, so that a run that keeps nothing needs it not
+
+    return user_cache_path("jaxgen", appauthor=False)
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:

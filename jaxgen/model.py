@@ -1,34 +1,56 @@
-"""The contract that every model keeps, and the types that pass through it."""
+"""The contract that every model keeps, and the abilities that some have."""
 
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.errors import UserError
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 State = TypeVar("State")
 
 Batch = Mapping[str, Array]
-"""image uint8 [b h w c] (levels), index int32 [b] (names each example's noise), and
-label int32 [b] when the model is conditional. Leading axis = examples."""
+"""x [b h w c] (levels uint8, or floats, as its `DataSpec` says), index int32 [b] (names each
+example's noise), label int32 [b] when the model is conditional, and source [b h w c] when the
+spec has a source. Leading axis = examples."""
 
 Metrics = dict[str, Array]
 """Scalars, already averaged over the batch and over the devices."""
 
 
+class Metric(NamedTuple):
+    """What a metric is, for tables and charts."""
+
+    label: str
+    """Its name for people."""
+    unit: str = ""
+    """nats per image, probability, …; empty = none."""
+    better: Literal["lower", "higher", ""] = ""
+    """Which way is better; empty = neither."""
+    chart: str = ""
+    """The title of the chart that it shares with other metrics; empty = one of its own."""
+    curve: str = ""
+    """Its name in a shared chart."""
+    likelihood: bool = False
+    """Whether it is the model's negative log-likelihood in nats, exact or a bound, which stands
+    beside the baselines'."""
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
 class Inspection(NamedTuple):
-    """What a model shows of itself in the report."""
+    """What a model shows of itself in the report, that no ability shows."""
 
     numbers: dict[str, Array]
     """Scalars, named with their unit."""
     grids: dict[str, Array]
-    """Pictures: uint8 levels [rows cols h w c]."""
+    """Pictures [rows cols h w c]: levels, or floats in [-1, 1]."""
     heatmaps: dict[str, Array]
     """Maps: floats [rows cols h w]."""
 
@@ -41,10 +63,15 @@ class Model(abc.ABC, Generic[State]):
     of arrays only. Keys come first and are never stored.
     """
 
-    spec: ImageSpec
+    spec: DataSpec
 
-    monitor: ClassVar[str]
-    """The evaluation metric, lower is better, that selects the best checkpoint."""
+    metrics: ClassVar[Mapping[str, Metric]]
+    """What `train_step` and `eval_step` measure, but for norms of gradients."""
+
+    @property
+    @abc.abstractmethod
+    def monitor(self) -> str:
+        """What selects the best checkpoint: a metric of `eval_step`, or a score of samples."""
 
     @property
     def minibatches(self) -> int:
@@ -52,36 +79,45 @@ class Model(abc.ABC, Generic[State]):
         return 1
 
     @property
-    def parts(self) -> int:
-        """How many equal parts each device takes its batch in, one after another."""
+    def multiple(self) -> int:
+        """What each device's share of a batch is a multiple of."""
         return 1
-
-    @property
-    def likelihood_kind(self) -> str:
-        """What `nll` of `eval_step` is, where there is one: exact, or the name of a bound."""
-        return "exact"
 
     @property
     def convolutional(self) -> bool:
         """Whether a train step is mostly convolutions, which decides how it is compiled."""
         return False
 
-    def thorough(self) -> Self:
-        """The model as the final report evaluates it (a tighter bound, where there is one)."""
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """The steps, ascending, from which on `at` returns another model than before."""
+        return ()
+
+    def at(self, step: int) -> Self:
+        """Returns the model that makes step number `step` (from 0): of the same state, with other
+        static fields. A checkpoint of step s is continued by `at(s)` and judged by `at(s - 1)`."""
         return self
 
     @abc.abstractmethod
-    def init(self, key: Key[Array, ""]) -> State:
-        """Returns the state before the first step."""
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Returns the state before the first step; `batch` holds examples, which may decide
+        initial values. Their number must not matter to the state's shapes."""
 
     @abc.abstractmethod
     def train_step(
-        self, key: Key[Array, ""], state: State, batch: Batch, axis_name: str | None = None
+        self,
+        key: Key[Array, ""],
+        state: State,
+        batch: Batch,
+        step: int | Int[Array, ""],
+        axis_name: str | None = None,
     ) -> tuple[State, Metrics]:
         """Returns the state after one optimization step, and the step's metrics.
 
-        The metrics show whether the step is sound: the norm of the gradients is one of them, and
-        the trainer does not apply a step of which one is not finite.
+        `step` is the clock of the run: how many steps came before, whether they were applied or
+        not; schedules follow from it. The metrics show whether the step is sound: the norm of
+        the gradients is one of them, and the trainer does not apply a step of which one is not
+        finite.
 
         `key` is the same on every device; noise for an example is a function of `key` and of
         the example's `batch["index"]`. `axis_name` names the mapped axis over which gradients,
@@ -92,71 +128,156 @@ class Model(abc.ABC, Generic[State]):
     def eval_step(
         self, key: Key[Array, ""], state: State, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
-        """Returns metrics per example, likelihoods as `nll` in nats."""
-
-    @abc.abstractmethod
-    def sample(
-        self,
-        key: Key[Array, ""],
-        state: State,
-        num: int,
-        label: Int[Array, " num"] | None = None,
-        temperature: float | Float[Array, ""] = 1.0,
-        start: int | Int[Array, ""] = 0,
-    ) -> UInt8[Array, "num h w c"]:
-        """Returns images number start..start+num-1 of the endless stream that `key` names.
-
-        Image i depends on (key, i) alone, so any chunking gives the same pictures.
-        """
+        """Returns metrics per example; likelihoods in nats."""
 
     def facts(self) -> dict[str, str]:
         """What the family is asked for before training: receptive field, latents, …"""
         return {}
 
     def inspect(self, key: Key[Array, ""], state: State, batch: Batch) -> Inspection:
-        """Returns what the family is looked at for, computed on one batch."""
+        """Returns what the family is looked at for, computed on one batch, where no ability shows
+        it."""
         return Inspection({}, {}, {})
 
 
+class Request(NamedTuple):
+    """What samples are asked for, beside their number."""
+
+    label: Int[Array, " num"] | None = None
+    """The class of each; None = every class in turn, for a conditional model."""
+    temperature: float | Float[Array, ""] = 1.0
+    """Below 1: likelier, less varied."""
+    start: int | Int[Array, ""] = 0
+    """The number of the first one, in the endless stream that a key names."""
+
+
+class Samples(abc.ABC):
+    """A model that draws new data."""
+
+    @abc.abstractmethod
+    def sample(
+        self, key: Key[Array, ""], state: Any, num: int, request: Request = Request()
+    ) -> Shaped[Array, "num h w c"]:
+        """Returns x number start..start+num-1 of the endless stream that `key` names.
+
+        Number i depends on (key, i) alone, so any chunking gives the same ones.
+        """
+
+
 class Completes(abc.ABC):
-    """A model that can fill in the masked part of given images."""
+    """A model that fills in the masked part of given data."""
 
     @abc.abstractmethod
     def complete(
         self,
         key: Key[Array, ""],
         state: Any,
-        image: UInt8[Array, "b h w c"],
+        x: Shaped[Array, "b h w c"],
         known: Array,
+        request: Request = Request(),
+    ) -> Shaped[Array, "b h w c"]:
+        """Returns x with every sub-pixel kept where `known` [b h w c] is True."""
+
+
+class Decodes(abc.ABC):
+    """A model that maps latents to data."""
+
+    @property
+    @abc.abstractmethod
+    def groups(self) -> tuple[int, ...]:
+        """The sizes of the parts that a latent [z] consists of, the topmost first."""
+
+    @abc.abstractmethod
+    def decode(
+        self,
+        key: Key[Array, ""],
+        state: Any,
+        z: Float[Array, "b z"],
         label: Int[Array, " b"] | None = None,
-        temperature: float | Float[Array, ""] = 1.0,
         start: int | Int[Array, ""] = 0,
-    ) -> UInt8[Array, "b h w c"]:
-        """Returns the images with every sub-pixel kept where `known` [b h w c] is True."""
+    ) -> Float[Array, "b h w c"]:
+        """Returns floats in [-1, 1]: what each latent stands for; differentiable in z. What is
+        drawn on the way, if anything is, follows from (key, start + i)."""
 
 
-class Generates(abc.ABC):
-    """A model that maps latents to images, and so can interpolate."""
+class Generates(Decodes, Samples):
+    """A model that samples by decoding latents from a prior, and so can interpolate."""
 
     @abc.abstractmethod
     def draw_latents(
-        self, key: Key[Array, ""], num: int, start: int | Int[Array, ""] = 0
+        self,
+        key: Key[Array, ""],
+        state: Any,
+        num: int,
+        label: Int[Array, " num"] | None = None,
+        start: int | Int[Array, ""] = 0,
     ) -> Float[Array, "num z"]:
-        """Returns latents number start..start+num-1 from the prior."""
+        """Returns latents number start..start+num-1 from the prior, in noise space: standard
+        normal, so that interpolation, temperature and traversal mean the same everywhere."""
+
+
+class Encodes(Decodes):
+    """A model that encodes data as latents; decoding them reconstructs it."""
 
     @abc.abstractmethod
-    def generate(
-        self, state: Any, z: Float[Array, "b z"], label: Int[Array, " b"] | None = None
-    ) -> UInt8[Array, "b h w c"]:
-        """Returns the image of each latent, without further noise."""
+    def encode(self, key: Key[Array, ""], state: Any, batch: Batch) -> Float[Array, "b z"]:
+        """Returns the latent of each example, which `decode` takes: a posterior's mean, where
+        there is a posterior."""
 
 
-class Reconstructs(abc.ABC):
-    """A model that can encode an image and decode it again."""
+class Embeds(abc.ABC):
+    """A model whose features of data a classifier can use."""
 
     @abc.abstractmethod
-    def reconstruct(self, key: Key[Array, ""], state: Any, batch: Batch) -> UInt8[Array, "b h w c"]:
-        """Returns the decoder's image at the posterior mean."""
+    def embed(self, state: Any, batch: Batch) -> Float[Array, "b f"]:
+        """Returns features of each example."""
+
+
+class Bounds(abc.ABC):
+    """A model whose log-likelihood is bounded from below by importance weighting."""
+
+    @property
+    @abc.abstractmethod
+    def kind(self) -> str:
+        """What the mean of one draw of `log_weight` is called, such as the ELBO."""
+
+    @abc.abstractmethod
+    def log_weight(self, key: Key[Array, ""], state: Any, batch: Batch) -> Float[Array, " b"]:
+        """Returns log p(x, z) - log q(z | x) in nats, for one draw of z per example."""
+
+
+class Translates(abc.ABC):
+    """A model that turns data of one domain into data of the other."""
+
+    ways: ClassVar[tuple[str, ...]] = ("forth",)
+    """forth: source to x; back: x to source, where the model has it."""
+
+    @abc.abstractmethod
+    def translate(
+        self,
+        key: Key[Array, ""],
+        state: Any,
+        source: Shaped[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        way: str = "forth",
+        start: int | Int[Array, ""] = 0,
+    ) -> Shaped[Array, "b h w c"]:
+        """Returns what each example becomes, in the other domain."""
+
+
+class Watches(abc.ABC):
+    """A model that judges its own training."""
+
+    @abc.abstractmethod
+    def verdict(self, means: Mapping[str, float]) -> str | None:
+        """Returns what the means of a log interval's metrics tell, in plain words; None = nothing
+        to tell."""
+
+
+ABILITIES: tuple[type, ...] = (
+    *(Samples, Completes, Decodes, Generates, Encodes, Embeds, Bounds, Translates, Watches),
+)
+"""What a model may be able to do, beside the contract: each command names the ones it needs."""
 
 
 def example_keys(key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b"]:
@@ -166,7 +287,7 @@ def example_keys(key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b
 
 
 def labels_or_all(
-    spec: ImageSpec, label: Int[Array, " num"] | None, num: int, start: int | Array = 0
+    spec: DataSpec, label: Int[Array, " num"] | None, num: int, start: int | Array = 0
 ) -> Int[Array, " num"] | None:
     """The labels of samples start..start+num-1: those asked for, else every class in turn."""
     if spec.num_classes == 0:

@@ -14,6 +14,9 @@ from jaxgen.optim.optimizer import Optimizer
 Params = Any
 """A pytree of arrays, as Linen makes it."""
 
+Variables = dict[str, Any]
+"""All collections of a Linen module: params, and batch_stats, spectral, … where it has them."""
+
 Precision = Literal["float32", "bfloat16"]
 """What a network computes in; its parameters are float32."""
 
@@ -22,23 +25,22 @@ Precision = Literal["float32", "bfloat16"]
 class Net:
     """One network's arrays."""
 
-    params: Params
-    stats: Params
-    """BatchNorm's running statistics, or {}."""
+    variables: Variables
+    """What `module.apply` takes."""
     opt_state: Any
 
     @property
-    def variables(self) -> dict[str, Params]:
-        """What `module.apply` takes."""
-        return variables(self.params, self.stats)
+    def params(self) -> Params:
+        """What the optimizer moves."""
+        return self.variables["params"]
 
-
-def variables(params: Params, stats: Params) -> dict[str, Params]:
-    return {"params": params, "batch_stats": stats}
+    def having(self, params: Params) -> Variables:
+        """The variables with other parameters."""
+        return {**self.variables, "params": params}
 
 
 def apply_in(
-    precision: Precision, module: nn.Module, values: dict[str, Params], *inputs: Any, **kwargs: Any
+    precision: Precision, module: nn.Module, values: Variables, *inputs: Any, **kwargs: Any
 ) -> Any:
     """`module.apply`, computed in that precision; what it returns is float32.
 
@@ -62,20 +64,32 @@ def _cast(tree: PyTree, precision: Precision) -> PyTree:
 def create(module: nn.Module, optimizer: Optimizer, key: Key[Array, ""], *inputs: Any) -> Net:
     """A Net for a Linen module, initialized on example inputs."""
     values = module.init(key, *inputs)
-    params = values["params"]
-    return Net(params, values.get("batch_stats", {}), optimizer.make().init(params))
+    return Net(dict(values), optimizer.make().init(values["params"]))
 
 
-def descend(optimizer: Optimizer, net: Net, grads: Params, stats: Params) -> Net:
-    """The Net after one optimizer update, with new statistics."""
+def descend(
+    optimizer: Optimizer, net: Net, grads: Params, others: Variables, step: int | Array
+) -> Net:
+    """The Net after one optimizer update at that step of the run, with the collections that
+    `others` names replaced: BatchNorm's statistics, …"""
     updates, opt_state = optimizer.make().update(grads, net.opt_state, net.params)
-    return Net(optax.apply_updates(net.params, updates), stats, opt_state)
+    rate = optimizer.rate(step)
+    updates = jax.tree.map(lambda u: -rate * u, updates)
+    return Net({**net.having(optax.apply_updates(net.params, updates)), **others}, opt_state)
 
 
-def average(ema: PyTree, new: PyTree, decay: float, step: Array) -> PyTree:
-    """Exponential moving average, warmed up: the decay at step t is min(decay, (1+t)/(10+t))."""
-    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda e, n: e + (1.0 - rate) * (n - e), ema, new)
+def average(ema: PyTree, new: PyTree, decay: float, step: int | Array) -> PyTree:
+    """Exponential moving average, warmed up: the decay at step t is min(decay, (1+t)/(10+t)).
+
+    What is not a float is that of `new`.
+    """
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+    def toward(n: Array, e: Array) -> Array:
+        floating = jnp.issubdtype(n.dtype, jnp.floating)
+        return optax.incremental_update(n, e, rate) if floating else n
+
+    return jax.tree.map(toward, new, ema)
 
 
 @flax.struct.dataclass
@@ -83,9 +97,9 @@ class NetState:
     """State of a model with one network: what is trained, and its average, which is used."""
 
     net: Net
-    ema: Params
-    step: Array
+    ema: Variables
+    """Moving average of every collection of the network."""
 
 
 def create_state(net: Net) -> NetState:
-    return NetState(net, jax.tree.map(jnp.copy, net.params), jnp.zeros((), jnp.int32))
+    return NetState(net, jax.tree.map(jnp.copy, net.variables))

@@ -1,10 +1,11 @@
 """The optimizer of one network, as a configuration."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import optax
+from jaxtyping import Array
 
 from jaxgen.errors import UserError
 
@@ -28,23 +29,25 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         if not self.learning_rate >= 0:
-            raise UserError(
-                f"--…optimizer.learning_rate must not be negative; got {self.learning_rate}"
-            )
+            raise UserError(f"`learning_rate` must not be negative; got {self.learning_rate}")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
-            raise UserError(f"--…optimizer.b1 and b2 must lie in [0, 1); got {self.b1}, {self.b2}")
+            raise UserError(f"`b1` and `b2` must lie in [0, 1); got {self.b1}, {self.b2}")
         if self.weight_decay < 0 or self.decay_steps < 0:
-            raise UserError("--…optimizer.weight_decay and decay_steps must not be negative")
+            raise UserError("`weight_decay` and `decay_steps` must not be negative")
 
     def make(self) -> optax.GradientTransformation:
-        rate: Any = self.learning_rate
-        if self.decay_steps:
-            rate = optax.cosine_decay_schedule(self.learning_rate, self.decay_steps)
+        """The direction of a step, as a transformation of gradients: without the step size, which
+        follows from the clock (see `rate`) and not from a count of its own."""
         if self.name == "sgd":
-            return optax.chain(self._decay(), optax.sgd(rate, momentum=self.b1 or None))
-        return optax.chain(
-            optax.scale_by_adam(self.b1, self.b2), self._decay(), optax.scale_by_learning_rate(rate)
-        )
+            momentum = optax.trace(self.b1) if self.b1 else optax.identity()
+            return optax.chain(momentum, self._decay())
+        return optax.chain(optax.scale_by_adam(self.b1, self.b2), self._decay())
+
+    def rate(self, step: int | Array) -> float | Array:
+        """The learning rate of step number `step` of the run."""
+        if not self.decay_steps:
+            return self.learning_rate
+        return optax.cosine_decay_schedule(self.learning_rate, self.decay_steps)(step)
 
     def _decay(self) -> optax.GradientTransformation:
         is_matrix = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from jaxgen.model import Batch, Metrics
-from jaxgen.optim.net import NetState, Params, average, descend
+from jaxgen.optim.net import NetState, Variables, average, descend
 from jaxgen.optim.optimizer import Optimizer
 
 
@@ -18,8 +18,16 @@ def mean_over(axis_name: str | None, tree: PyTree) -> PyTree:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
-Loss = Callable[[Params, Batch], tuple[Array, Metrics]]
-"""(params, batch) -> (scalar, metrics), means over the batch."""
+def gather_over(axis_name: str | None, tree: PyTree) -> PyTree:
+    """All devices' examples [b …] of the mapped axis, one after another as the batch has them:
+    the same on every device, and in the order of their index."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)
+
+
+Loss = Callable[[Variables, Batch], tuple[Array, tuple[Metrics, Variables]]]
+"""(variables, batch) -> (scalar, (metrics, collections that changed)), means over the batch."""
 
 
 def train_net(
@@ -28,31 +36,37 @@ def train_net(
     state: NetState,
     loss: Loss,
     batch: Batch,
+    step: int | Array,
     axis_name: str | None,
     parts: int = 1,
 ) -> tuple[NetState, Metrics]:
     """One step down a loss; it is averaged over the examples, those of all parts of the batch and
-    of the axis, and so are its metrics. The norm of the gradients is one more metric.
+    of the axis, and so are its metrics and the collections that it changes (BatchNorm's
+    statistics). The norm of the gradients is one more metric.
 
     Likelihood losses are in nats per image, not per dimension: per dimension, the gradients of
     a 28x28 VAE's weaker latents fall to Adam's epsilon, and most of them never become active.
     """
-    metrics, grads = mean_over(axis_name, _gradients(loss, state.net.params, batch, parts))
+    found = mean_over(axis_name, _gradients(loss, state.net.variables, batch, parts))
+    metrics, others, grads = found
     metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
-    net = descend(optimizer, state.net, grads, state.net.stats)
-    ema = average(state.ema, net.params, ema_decay, state.step)
-    return NetState(net, ema, state.step + 1), metrics
+    net = descend(optimizer, state.net, grads, others, step)
+    return NetState(net, average(state.ema, net.variables, ema_decay, step)), metrics
 
 
-def _gradients(loss: Loss, params: Params, batch: Batch, parts: int) -> tuple[Metrics, Params]:
-    """The metrics and gradients of the batch, taken in equal parts one after another.
+def _gradients(loss: Loss, variables: Variables, batch: Batch, parts: int) -> Any:
+    """(metrics, changed collections, gradients) of the batch, taken in equal parts one after
+    another.
 
     Part i has the examples i, i + parts, ...: the same ones on any number of devices.
     """
 
-    def one(part: Batch) -> tuple[Metrics, Params]:
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params, part)
-        return metrics, grads
+    def one(part: Batch) -> Any:
+        def of(params: Any) -> Any:
+            return loss({**variables, "params": params}, part)
+
+        grads, (metrics, others) = jax.grad(of, has_aux=True)(variables["params"])
+        return metrics, others, grads
 
     if parts == 1:
         return one(batch)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxgen.errors import UserError
+from jaxgen.files import cache_folder
 
 
 def compiler_options(convolutional: bool) -> dict[str, str]:
@@ -41,13 +42,12 @@ def compiler_options(convolutional: bool) -> dict[str, str]:
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs in ~/.cache/jaxgen (or $XDG_CACHE_HOME/jaxgen), up to a gigabyte,
-    for later processes to load. Does nothing where JAX was told of a folder already, or where
-    this one cannot be made."""
+    """Keeps compiled programs in the user's cache folder (~/.cache/jaxgen on Linux), up to a
+    gigabyte, for later processes to load. Does nothing where JAX was told of a folder already, or
+    where this one cannot be made."""
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = base / "jaxgen" / f"compiled-{_processor()}"
+    folder = cache_folder() / f"compiled-{_processor()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -1,8 +1,8 @@
-"""Exact means over a split, and samples in bounded memory."""
+"""Exact means over a split, and whatever a model is able to do, in bounded memory."""
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,42 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from jaxgen.data.splits import Split
-from jaxgen.model import Batch, Model
+from jaxgen.model import Batch, Model, Request
 from jaxgen.parallel.compiling import compiler_options
 from jaxgen.parallel.mesh import AXIS, SPLIT, WHOLE, data_parallel, put
+from jaxgen.spec import DataSpec
 
 CHUNK = 100
-"""Images that a device samples at a time."""
+"""Examples that a device works on at a time."""
+
+Score = Callable[[np.ndarray], dict[str, float]]
+"""Metrics of samples [n h w c]: for models that have no likelihood to validate by."""
+
+Ability = Literal[
+    "sample", "complete", "draw_latents", "decode", "encode", "embed", "log_weight", "translate"
+]
+"""What `mapped` can run."""
+
+
+def examples(split: Split, spec: DataSpec, ids: np.ndarray | slice) -> dict[str, np.ndarray]:
+    """What a model of that spec is shown of these examples of a split, without their index."""
+    names = ["x"] + ["label"] * (spec.num_classes > 0) + ["source"] * (spec.source is not None)
+    columns = {**split.columns, **split.apart}
+    missing = [name for name in names if name not in columns]
+    assert not missing, f"the data has no {', '.join(missing)}"
+    # Columns that are apart have a length of their own, and are gone through from the start again.
+    return {
+        name: np.ascontiguousarray(
+            columns[name][ids if name in split.columns else np.arange(len(split))[ids] % len(a)]
+        )
+        for name, a in ((name, columns[name]) for name in names)
+    }
+
+
+def first_batch(split: Split, spec: DataSpec, num: int) -> Batch:
+    """The first `num` examples of a split as one batch."""
+    found = {name: jnp.asarray(x) for name, x in examples(split, spec, slice(num)).items()}
+    return {**found, "index": jnp.arange(len(found["x"]))}
 
 
 @functools.lru_cache(maxsize=16)
@@ -33,16 +63,11 @@ def per_example(
     The last batch is filled up by repeating examples, which are then dropped: it counts exactly.
     Noise is a function of (key, place in the split), so the batch size changes nothing.
     """
-    num = len(split.images)
+    num, step, parts = len(split), _eval_step(model, mesh), []
     size = -(-min(batch_size, num) // mesh.size) * mesh.size
-    step = _eval_step(model, mesh)
-    parts = []
     for start in range(0, num, size):
         ids = np.arange(start, start + size, dtype=np.int32) % num
-        batch = {"image": np.asarray(split.images[ids]), "index": ids}
-        if model.spec.num_classes:
-            assert split.labels is not None
-            batch["label"] = split.labels[ids]
+        batch = {**examples(split, model.spec, ids), "index": ids}
         parts.append(step(key, state, put(mesh, SPLIT, batch)))
     joined = {name: [np.asarray(part[name], np.float64) for part in parts] for name in parts[0]}
     return {name: np.concatenate(values)[:num] for name, values in joined.items()}
@@ -57,87 +82,72 @@ def mean_and_error(values: dict[str, np.ndarray]) -> dict[str, float]:
     return result
 
 
+def _call(
+    model: Any, what: Ability, way: str, key: Any, state: Any, given: Any, scalars: Any, num: int
+) -> Array:
+    """One device's share of `mapped`: `num` examples from number scalars["start"] on."""
+    start, label = scalars["start"], given.get("label")
+    request = Request(label, scalars["temperature"], start)
+    match what:
+        case "sample":
+            return model.sample(key, state, num, request)
+        case "complete":
+            return model.complete(key, state, given["x"], given["known"], request)
+        case "draw_latents":
+            return model.draw_latents(key, state, num, label, start)
+        case "decode":
+            return model.decode(key, state, given["z"], label, start)
+        case "translate":
+            return model.translate(key, state, given["source"], label, way, start)
+        case "embed":
+            return model.embed(state, given)
+    batch = {**given, "index": start + jnp.arange(num)}
+    return getattr(model, what)(key, state, batch)
+
+
 @functools.lru_cache(maxsize=16)
-def _sample_step(model: Model, mesh: Mesh, num: int) -> Callable[..., Array]:
-    def step(key: Any, state: Any, label: Any, temperature: Any, start: Any) -> Array:
-        start = start + jax.lax.axis_index(AXIS) * num
-        return model.sample(key, state, num, label, temperature, start)
+def _mapped_step(model: Any, mesh: Mesh, what: Ability, way: str, num: int) -> Callable[..., Array]:
+    def step(key: Any, state: Any, given: Any, scalars: Any) -> Array:
+        first = scalars["start"] + jax.lax.axis_index(AXIS) * num
+        return _call(model, what, way, key, state, given, {**scalars, "start": first}, num)
 
-    return data_parallel(step, mesh, (WHOLE, WHOLE, SPLIT, WHOLE, WHOLE), SPLIT)
+    return data_parallel(step, mesh, (WHOLE, WHOLE, SPLIT, WHOLE), SPLIT)
 
 
-def samples(
-    model: Model,
+def mapped(
+    model: Any,
+    what: Ability,
     mesh: Mesh,
     key: Key[Array, ""],
     state: Any,
     num: int,
-    label: np.ndarray | None = None,
+    given: Mapping[str, np.ndarray | None] | None = None,
     temperature: float = 1.0,
+    way: str = "forth",
 ) -> Iterator[np.ndarray]:
-    """Yields samples 0..num-1 in chunks, uint8 [n h w c]; the chunks' size changes no image."""
-    step = _sample_step(model, mesh, _share(mesh, num))
-    for start, ids in _chunks(mesh, num):
-        part = None if label is None else put(mesh, SPLIT, label[ids])
-        images = step(key, state, part, jnp.float32(temperature), jnp.int32(start))
-        yield np.asarray(images)[: num - start]
+    """Yields what the model's ability makes of examples 0..num-1, in chunks; their size changes no
+    value.
 
-
-@functools.lru_cache(maxsize=16)
-def _complete_step(model: Any, mesh: Mesh, num: int) -> Callable[..., Array]:
-    def step(key: Any, state: Any, given: Any, temperature: Any, start: Any) -> Array:
-        start = start + jax.lax.axis_index(AXIS) * num
-        image, known, label = given
-        return model.complete(key, state, image, known, label, temperature, start)
-
-    return data_parallel(step, mesh, (WHOLE, WHOLE, SPLIT, WHOLE, WHOLE), SPLIT)
-
-
-def completions(
-    model: Any,
-    mesh: Mesh,
-    key: Key[Array, ""],
-    state: Any,
-    image: np.ndarray,
-    known: np.ndarray,
-    label: np.ndarray | None = None,
-    temperature: float = 1.0,
-) -> Iterator[np.ndarray]:
-    """Yields the images [n h w c], completed by a model that `Completes`, in chunks like those of
-    `samples`."""
-    num = len(image)
-    step = _complete_step(model, mesh, _share(mesh, num))
-    for start, ids in _chunks(mesh, num):
-        given = put(mesh, SPLIT, (image[ids], known[ids], None if label is None else label[ids]))
-        images = step(key, state, given, jnp.float32(temperature), jnp.int32(start))
-        yield np.asarray(images)[: num - start]
-
-
-def _share(mesh: Mesh, num: int) -> int:
-    """Images that each device makes at a time."""
-    return min(CHUNK, -(-num // mesh.size))
-
-
-def _chunks(mesh: Mesh, num: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The first index of each chunk, and all of them; the last one is filled up by repeating."""
-    size = _share(mesh, num) * mesh.size
+    `given` has the arrays that it takes, leading axis `num`: label, and x, known, z or source
+    (for encode, embed and log_weight, the columns of a batch). None = not given.
+    """
+    arrays = {name: x for name, x in (given or {}).items() if x is not None}
+    share = min(CHUNK, -(-num // mesh.size))
+    step = _mapped_step(model, mesh, what, way, share)
+    size = share * mesh.size
     for start in range(0, num, size):
-        yield start, np.minimum(np.arange(start, start + size), num - 1)
+        # The last chunk is filled up by repeating.
+        ids = np.minimum(np.arange(start, start + size), num - 1)
+        part = put(mesh, SPLIT, {name: x[ids] for name, x in arrays.items()})
+        scalars = {"start": jnp.int32(start), "temperature": jnp.float32(temperature)}
+        yield np.asarray(step(key, state, part, scalars))[: num - start]
+
+
+def joined(*args: Any, **kwargs: Any) -> np.ndarray:
+    """All that `mapped` yields, as one array."""
+    return np.concatenate(list(mapped(*args, **kwargs)))
 
 
 def draw(model: Model, mesh: Mesh, key: Key[Array, ""], state: Any, num: int) -> np.ndarray:
-    """Samples 0..num-1 at temperature 1, every class in turn, uint8 [num h w c]."""
-    return np.concatenate(list(samples(model, mesh, key, state, num)))
-
-
-def full_batch(split_images: np.ndarray, labels: np.ndarray | None, num: int) -> Batch:
-    """The first `num` examples of a split as one batch."""
-    images = jnp.asarray(np.asarray(split_images[:num]))
-    batch: dict[str, jax.Array] = {"image": images, "index": jnp.arange(len(images))}
-    if labels is not None:
-        batch["label"] = jnp.asarray(labels[:num])
-    return batch
-
-
-Score = Callable[[np.ndarray], dict[str, float]]
-"""Metrics of samples, uint8 [n h w c]: for models that have no likelihood to validate by."""
+    """Samples 0..num-1 at temperature 1, every class in turn, [num h w c]."""
+    return joined(model, "sample", mesh, key, state, num)

@@ -33,16 +33,16 @@ def make_mesh(devices: int = 0, batch_size: int = 0) -> Mesh:
     return jax.make_mesh((len(chosen),), (AXIS,), (AxisType.Auto,), devices=chosen)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
-    """Raises UserError unless every device gets the same number of examples in every part."""
-    shares = mesh.size * parts
+def check_batch_size(batch_size: int, mesh: Mesh, multiple: int = 1) -> None:
+    """Raises UserError unless every device gets the same number of examples, a multiple of
+    `multiple`."""
+    shares = mesh.size * multiple
     if batch_size < 1 or batch_size % shares:
         near = max(shares, batch_size - batch_size % shares)
-        in_parts = f" in {parts} parts each" if parts > 1 else ""
-        fewer = "fewer --devices or a smaller --…accumulate" if parts > 1 else "fewer --devices"
+        each = f", {multiple} or a multiple of it on each" if multiple > 1 else ""
         raise UserError(
-            f"--batch_size {batch_size} cannot be divided over {mesh.size} devices{in_parts}; "
-            f"use a multiple, such as {near}, or {fewer}"
+            f"--batch_size {batch_size} cannot be divided over {mesh.size} devices{each}; "
+            f"use a multiple of {shares}, such as {near}, or fewer --devices"
         )
 
 

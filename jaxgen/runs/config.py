@@ -27,13 +27,23 @@ class TrainConfig:
     """Steps between validations; each also saves a checkpoint and a picture of samples."""
     samples: int = 1000
     """Samples that the sample-based scores are computed on."""
+    draws: int = 500
+    """Draws of the importance-weighted bound in the final report, for models that have one."""
     max_skipped: int = 10
     """Steps in a row that are not finite, and so not applied, before the run is stopped."""
     devices: int = 0
     """Devices to train on; 0 = as many as divide the batch size."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seeds", "log_every", "eval_every", "max_skipped"):
+        for name in (
+            "steps",
+            "batch_size",
+            "seeds",
+            "log_every",
+            "eval_every",
+            "draws",
+            "max_skipped",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.samples < 10:

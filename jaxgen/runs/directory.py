@@ -12,8 +12,8 @@ from typing import Any
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
 
-FORMAT = 1
-"""The version of run.json; another one is refused."""
+FORMAT = 2
+"""The version of run.json and of what lies beside it; another one is refused."""
 
 LOCK, RECORD, PARTIAL = ".lock", "run.json", ".run.json.partial"
 
@@ -104,8 +104,8 @@ def read_run(path: str | os.PathLike) -> dict[str, Any]:
     version = record.pop("format", None) if isinstance(record, dict) else None
     if version != FORMAT:
         raise UserError(
-            f"--run={path}: {RECORD} has format {version}, and this jaxgen reads format {FORMAT}; "
-            "use the jaxgen that wrote it, or train again"
+            f"--run={path}: {RECORD} has format {version}, that of another version of jaxgen, and "
+            f"this one reads format {FORMAT}; use the jaxgen that wrote it, or train again"
         )
     return record
 

@@ -71,6 +71,9 @@ class Log:
             self._events = Events(self._run / TENSORBOARD, start) if tensorboard else None
         except OSError as error:
             self._warn(TENSORBOARD, error)
+        except ImportError:
+            if beside is None:  # once for all members
+                self.say("tensorboardX is not installed: TensorBoard is left out")
 
     def __enter__(self) -> "Log":
         return self

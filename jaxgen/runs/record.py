@@ -66,10 +66,14 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
 
 
 def _value(hint: Any, value: Any) -> Any:
+    """What JSON made of a value of that type, as it was."""
+    origin, kinds = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_dict(hint, value)
-    if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    if isinstance(hint, types.UnionType) and value is None:
-        return None
+    if origin in (types.UnionType, typing.Union):
+        [kind] = [kind for kind in kinds if kind is not type(None)]
+        return None if value is None else _value(kind, value)
+    if origin is tuple:
+        each = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        return tuple(_value(kind, item) for kind, item in zip(each, value, strict=True))
     return value

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
 from jaxgen.errors import UserError
 from jaxgen.model import Model
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, members_of
 from jaxgen.runs.directory import read_run
 from jaxgen.runs.record import run_of
-from jaxgen.runs.state import start
+from jaxgen.runs.state import shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ def load_run(
             f"--run={directory} holds a run for each of {run.train.seeds} seeds; "
             f"give one of them, --run={first} to {last}"
         )
-    fresh = jax.eval_shape(lambda: start(run.model.init(jax.random.key(0))))
+    fresh = shapes(run.model)
     step = None if checkpoint == "latest" else checkpoint
     with Checkpoints(Path(directory) / "checkpoints", say=_warn, read_only=True) as checkpoints:
         progress, at = checkpoints.restore(fresh, step)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxgen.model import Model
+
 
 @flax.struct.dataclass
 class Progress:
@@ -20,13 +22,19 @@ class Progress:
     skipped: Array
     """Steps that were not finite, and so not applied."""
     in_a_row: Array
-    """Of these, the last ones without a finite step between them."""
+    """How many of these came last, without a finite step between them."""
 
 
 def start(state: Any) -> Progress:
     """The progress of a model's first state: no step done."""
     # Three arrays, not one: donation gives each buffer away once.
     return Progress(state, *(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+
+def shapes(model: Model) -> Progress:
+    """The shapes and types of a run's progress, which a checkpoint of it must have."""
+    key, batch = jax.random.key(0), model.spec.example(1)
+    return jax.eval_shape(lambda: start(model.at(0).init(key, batch)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
@@ -23,7 +24,8 @@ STEPS = PartitionSpec(None, AXIS)
 
 
 class Feed:
-    """The train split as `chunk`s of up to `capacity` steps; a function of (seed, step) alone.
+    """The train split as `chunk`s of up to `capacity` steps; a function of (seed, example number)
+    alone.
 
     With several seeds, what differs between them has a leading axis for them.
     """
@@ -42,30 +44,28 @@ class Feed:
         self._dataset, self._seed, self._examples = dataset, seed, examples
         self._mesh, self.seeds = mesh, seeds
         self._own = STEPS if seeds == 1 else PartitionSpec(None, *STEPS)
-        self._split = dataset.splits["train"]
-        self._labelled = dataset.spec.num_classes > 0
-        indices(seed, 0, examples, len(self._split.images))
-        self.resident = self._split.images.nbytes <= RESIDENT_BYTES
-        step_bytes = seeds * examples * self._split.images[:1].nbytes
+        split = dataset.splits["train"]
+        self._orders = _orders(dataset)
+        self._columns = {**split.columns, **split.apart}
+        if not dataset.spec.num_classes:
+            self._columns.pop("label", None)
+        bytes_of = lambda take: sum(take(a).nbytes for a in self._columns.values())  # noqa: E731
+        self.resident = bytes_of(lambda a: a) <= RESIDENT_BYTES
+        step_bytes = seeds * examples * bytes_of(lambda a: a[:1])
         most = capacity if self.resident else max(1, STREAM_BYTES // step_bytes)
         self.capacity = min(capacity, most)
         """Steps that a chunk holds."""
-        self._store = put(mesh, WHOLE, self._gather(slice(None))) if self.resident else {}
+        self._store = put(mesh, WHOLE, self._whole()) if self.resident else {}
 
-    def _gather(self, ids: Any) -> dict[str, np.ndarray]:
-        found = {"image": np.ascontiguousarray(self._split.images[ids])}
-        if self._labelled:
-            assert self._split.labels is not None
-            found["label"] = self._split.labels[ids]
-        return found
+    def _whole(self) -> dict[str, np.ndarray]:
+        return {name: np.ascontiguousarray(a) for name, a in self._columns.items()}
 
     @property
     def specs(self) -> dict[str, Any]:
         """How each array of a chunk is split over the mesh."""
-        names = ("image", "label") if self._labelled else ("image",)
         where = WHOLE if self.resident else self._own
-        own = {"id": self._own, "epoch": self._own}
-        return {**own, "index": STEPS, **dict.fromkeys(names, where)}
+        own = {f"{what}{order}": self._own for order in self._orders for what in ("id", "epoch")}
+        return {**own, "index": STEPS, **dict.fromkeys(self._columns, where)}
 
     @property
     def axes(self) -> dict[str, int | None]:
@@ -73,30 +73,59 @@ class Feed:
         shared = {"index"} | (set(self._store) if self.resident else set())
         return {name: None if name in shared else 0 for name in self.specs}
 
-    def chunk(self, first: int, count: int) -> dict[str, Array]:
-        """What steps first..first+count-1 see, padded to `capacity` steps."""
+    def chunk(self, first_example: int, count: int) -> dict[str, Array]:
+        """What `count` steps see from that example of the order on, padded to `capacity` steps."""
         shape = (self.capacity, self._examples)
-        ids, epochs = np.zeros((2, self.seeds, *shape), np.int32)
-        for s in range(self.seeds):
-            for i in range(count):
-                ids[s, i], epochs[s, i] = indices(
-                    self._seed + s, first + i, self._examples, len(self._split.images)
-                )
-        if self.seeds == 1:
-            ids, epochs = ids[0], epochs[0]
+        own: dict[str, np.ndarray] = {}
+        for stream, (order, num) in enumerate(self._orders.items()):
+            both = np.zeros((2, self.seeds, *shape), np.int32)
+            for s in range(self.seeds):
+                found = indices(self._seed + s, first_example, count * self._examples, num, stream)
+                both[:, s, :count] = np.stack(found).reshape(2, count, -1)
+            own[f"id{order}"], own[f"epoch{order}"] = both[:, 0] if self.seeds == 1 else both
         index = np.broadcast_to(np.arange(self._examples, dtype=np.int32), shape)
-        chunk = put(self._mesh, self._own, {"id": ids, "epoch": epochs})
-        chunk |= put(self._mesh, STEPS, {"index": np.array(index)})
+        chunk = put(self._mesh, self._own, own) | put(self._mesh, STEPS, {"index": np.array(index)})
         if self.resident:
             return chunk | self._store
-        return chunk | put(self._mesh, self._own, self._gather(ids))
+        gathered = {
+            name: np.ascontiguousarray(column[own[f"id{self._order_of(name)}"]])
+            for name, column in self._columns.items()
+        }
+        return chunk | put(self._mesh, self._own, gathered)
 
     def batch(self, chunk: dict[str, Array], i: Array) -> Batch:
         """Step i of a chunk, inside the compiled program: this device's share of the batch."""
-        ids, epochs = chunk["id"][i], chunk["epoch"][i]
-        at = ids if self.resident else i
-        batch: dict[str, Array] = {
-            name: chunk[name][at] for name in ("image", "label") if name in chunk
+        columns = {
+            name: chunk[name][chunk[f"id{self._order_of(name)}"][i] if self.resident else i]
+            for name in self._columns
         }
-        batch["image"] = self._dataset.observe(batch["image"], ids, epochs)
-        return {**batch, "index": chunk["index"][i]}
+        seen = self._dataset.observe(columns, chunk["id"][i], chunk["epoch"][i])
+        return {**seen, "index": chunk["index"][i]}
+
+    def _order_of(self, column: str) -> str:
+        """The order that a column is in: its own where it is apart, else that of the examples."""
+        return f":{column}" if f":{column}" in self._orders else ""
+
+
+def _orders(dataset: Dataset) -> dict[str, int]:
+    """The orders in which examples are taken, and how many examples each has: "" of the columns
+    that belong together, and :NAME of each column that is apart."""
+    split = dataset.splits["train"]
+    return {"": len(split), **{f":{name}": len(a) for name, a in split.apart.items()}}
+
+
+def first_examples(dataset: Dataset, seed: int, num: int) -> Batch:
+    """The first examples of a run's order as the model sees them, for its initial values."""
+    split, orders = dataset.splits["train"], _orders(dataset)
+    taken = {
+        order: indices(seed, 0, num, length, stream)
+        for stream, (order, length) in enumerate(orders.items())
+    }
+    ids, epochs = taken[""]
+    columns = split.take(ids) | {n: a[taken[f":{n}"][0]] for n, a in split.apart.items()}
+    if not dataset.spec.num_classes:
+        columns.pop("label", None)
+    seen = dataset.observe(
+        {name: jnp.asarray(x) for name, x in columns.items()}, jnp.asarray(ids), jnp.asarray(epochs)
+    )
+    return {**seen, "index": jnp.arange(num)}

@@ -47,12 +47,16 @@ class Meter:
 
     def row(self, step: int) -> None:
         """Writes every member's means of the interval, over its applied steps."""
-        joined = {name: np.concatenate([s[name] for s in self._steps]) for name in self._steps[0]}
+        names = dict.fromkeys(name for values in self._steps for name, _ in _measured(values))
         for i, member in enumerate(self._members):
-            applied = joined["applied"][:, i]
-            kept = {name: v[applied, i] for name, v in _measured(joined)}
-            found = {name: v.mean() if v.size else float("nan") for name, v in kept.items()}
-            member.log.write(step, "train", {**found, "skipped": int((~applied).sum())})
+            means = {}
+            for name in names:
+                # A model that grows may measure more on one level than on another.
+                kept = [v[name][v["applied"][:, i], i] for v in self._steps if name in v]
+                joined = np.concatenate(kept)
+                means[name] = joined.mean() if joined.size else float("nan")
+            skipped = sum(int((~v["applied"][:, i]).sum()) for v in self._steps)
+            member.log.write(step, "train", {**means, "skipped": skipped})
         self._steps = []
 
     def _diverged(self, member: Member, step: int, values: dict[str, np.ndarray]) -> str:

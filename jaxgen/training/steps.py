@@ -55,10 +55,10 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
     # XLA keeps an average over one device, as a copy that nothing is fused across.
     axis = AXIS if mesh.size > 1 else None
 
-    def one(progress: Progress, key: Key[Array, ""], chunk: Any, i: Array) -> Any:
+    def one(progress: Progress, key: Key[Array, ""], chunk: Any, i: Array, clock: Array) -> Any:
         batch = feed.batch(chunk, i)
-        step_key = jax.random.fold_in(key, progress.step)
-        new, metrics = model.train_step(step_key, progress.state, batch, axis)
+        step_key = jax.random.fold_in(key, clock)
+        new, metrics = model.train_step(step_key, progress.state, batch, clock, axis)
         # By its metrics alone: the choice is then made inside the update, at no cost. Reading
         # the whole new state first made the step of an MLP a fifth slower.
         ok = all_finite(metrics)
@@ -70,15 +70,18 @@ def compile_steps(model: Model, feed: Feed, mesh: Mesh) -> Callable[..., tuple[P
 
     each, sound = one, all_finite
     if feed.seeds > 1:
-        each, sound = jax.vmap(one, in_axes=(0, 0, feed.axes, None)), jax.vmap(all_finite)
+        each, sound = jax.vmap(one, in_axes=(0, 0, feed.axes, None, None)), jax.vmap(all_finite)
 
     def steps(progress: Progress, key: Key[Array, ""], chunk: Any, count: Array) -> Any:
-        shapes = jax.eval_shape(each, progress, key, chunk, count)[1]
+        # All seeds are at the same step. Their clock is one number, not one for each: what a model
+        # decides by it stays a branch, where under vmap both sides would be computed.
+        start = progress.step.reshape(-1)[0]
+        shapes = jax.eval_shape(each, progress, key, chunk, count, start)[1]
         buffers = jax.tree.map(lambda s: jnp.zeros((feed.capacity, *s.shape), s.dtype), shapes)
 
         def body(i: Array, carry: Any) -> Any:
             progress, buffers = carry
-            progress, metrics = each(progress, key, chunk, i)
+            progress, metrics = each(progress, key, chunk, i, start + i)
             return progress, jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
 
         # A bound that is not static: a shorter last chunk runs the same program.

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import Stopped, UserError
 from jaxgen.media.kinds import save_samples
+from jaxgen.model import Model, Samples
 from jaxgen.parallel import inference
 from jaxgen.parallel.inference import Score
 from jaxgen.parallel.mesh import WHOLE, check_batch_size, make_mesh, on_every_device, put
@@ -21,30 +23,36 @@ from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, members_of
 from jaxgen.runs.log import Log
 from jaxgen.runs.state import Progress, keys_of, start
-from jaxgen.training.feed import Feed
+from jaxgen.training.feed import Feed, first_examples
+from jaxgen.training.levels import Level, examples_before, examples_per_step, levels_of
 from jaxgen.training.meter import Meter
 from jaxgen.training.pace import Pace, signals
 from jaxgen.training.seeds import Member, means, restore
 from jaxgen.training.steps import compile_steps, member_of, stack
 
+SHOWN = 100
+"""Samples in the picture of a validation."""
+
 
 def mesh_of(run: Run) -> Mesh:
     """The devices a run trains on: those asked for, or as many as divide each part of a batch."""
-    return make_mesh(run.train.devices, run.train.batch_size // run.model.parts)
+    return make_mesh(run.train.devices, run.train.batch_size // run.model.multiple)
 
 
 def check(run: Run, dataset: Dataset) -> None:
     """Raises UserError for what cannot work, before anything is compiled or written."""
-    check_batch_size(run.train.batch_size, mesh_of(run), run.model.parts)
+    check_batch_size(run.train.batch_size, mesh_of(run), run.model.multiple)
     for name, split in dataset.splits.items():
-        if len(split.images) < 2:
-            raise UserError(f"the {name} split has {len(split.images)} images; at least 2 needed")
-    examples = run.train.batch_size * run.model.minibatches
-    num = len(dataset.splits["train"].images)
+        if len(split) < 2:
+            raise UserError(f"the {name} split has {len(split)} examples; at least 2 needed")
+    examples = max(examples_per_step(run, level) for level in levels_of(run))
+    train = dataset.splits["train"]
+    num = min(len(train), *map(len, train.apart.values())) if train.apart else len(train)
     if examples > num:
+        most = num * run.train.batch_size // examples
         raise UserError(
             f"--batch_size {run.train.batch_size}: a step takes {examples} examples and the train "
-            f"split has {num}; use --batch_size {num // run.model.minibatches} or less"
+            f"split has {num}; use --batch_size {most} or less"
         )
 
 
@@ -56,14 +64,15 @@ class Trainer:
         self.mesh = mesh_of(run)
         self._members = members_of(run, directory)
         # One function for all members, so that it is compiled once.
-        self._init = lambda key: start(run.model.init(key))
+        self._init = lambda key, batch: start(run.model.at(0).init(key, batch))
         self._score = score
         self._total = run.train.steps
 
     def fresh(self, member: int = 0) -> Progress:
         """The state of a member before its first step, on every device."""
-        key = keys_of(self.run.train.seed + member).init
-        return on_every_device(self.mesh, self._init, key)
+        seed = self.run.train.seed + member
+        batch = first_examples(self.dataset, seed, self.run.train.batch_size)
+        return on_every_device(self.mesh, self._init, keys_of(seed).init, batch)
 
     def train(self) -> None:
         """Trains to the last step; raises Stopped if a signal or divergence ends it before."""
@@ -92,7 +101,7 @@ class Trainer:
     ) -> list[Member]:
         """The members, with their logs; the first one's shows the progress of all."""
         opened: list[Member] = []
-        examples = self.run.train.batch_size * self.run.model.minibatches * len(checkpoints)
+        examples = examples_per_step(self.run, levels_of(self.run)[0]) * len(checkpoints)
         for (run, where), saved in zip(self._members, checkpoints, strict=True):
             beside = opened[0].log if opened else None
             log = Log(where, self._total, start=first, images_per_step=examples, beside=beside)
@@ -109,37 +118,14 @@ class Trainer:
             log.say(f"resuming {self.directory} at step {first} of {self._total}")
 
     def _loop(self, progress: Progress, step: int, members: list[Member]) -> None:
-        config = self.run.train
-        examples = config.batch_size * self.run.model.minibatches
-        feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every, config.seeds)
-        steps = compile_steps(self.run.model, feed, self.mesh)
-        keys = [member.keys.train for member in members]
-        key = on_every_device(self.mesh, _joined, keys)
-        pace, meter = Pace(feed.capacity), Meter(members, config.max_skipped)
+        meter = Meter(members, self.run.train.max_skipped)
+        key = on_every_device(self.mesh, _joined, [member.keys.train for member in members])
         with signals() as received:
-            while step < self._total and not received:
-                edge = min(
-                    self._total, *(_next(step, e) for e in (config.log_every, config.eval_every))
-                )
-                count = min(edge - step, pace.steps)
-                chunk = feed.chunk(step, count)
-                progress, metrics = steps(progress, key, chunk, self._number(count))
-                # The device works on these steps while the host reads the ones before.
-                meter.read()
-                meter.add(step, count, metrics, progress.in_a_row)
-                pace.dispatched(count)
-                step += count
-                if step % config.log_every == 0 or step == self._total:
-                    meter.read()
-                    meter.row(step)
-                if step % config.eval_every == 0 or step == self._total:
-                    meter.read()
-                    found = [
-                        self._look(member, member_of(self.mesh, progress, i), step)
-                        for i, member in enumerate(members)
-                    ]
-                    members[0].log.say(f"step {step}: validation {means(found)}")
-                    pace.restart()
+            for level in levels_of(self.run):
+                if step < level.end and not received:
+                    progress, step = self._train_level(
+                        level, progress, step, key, members, meter, received
+                    )
             meter.read()
             if received and step < self._total:
                 self._save(progress, step, members)
@@ -150,6 +136,49 @@ class Trainer:
                     128 + received[0],
                 )
 
+    def _train_level(
+        self,
+        level: Level,
+        progress: Progress,
+        step: int,
+        key: jax.Array,
+        members: list[Member],
+        meter: Meter,
+        received: list[int],
+    ) -> tuple[Progress, int]:
+        """Trains to the end of a level, or until a signal is received."""
+        config = self.run.train
+        feed, steps = self._compiled(level)
+        pace, every = Pace(feed.capacity), (config.log_every, config.eval_every)
+        while step < level.end and not received:
+            edge = min(level.end, *(_next(step, e) for e in every))
+            count = min(edge - step, pace.steps)
+            chunk = feed.chunk(examples_before(self.run, step), count)
+            progress, metrics = steps(progress, key, chunk, self._number(count))
+            # The device works on these steps while the host reads the ones before.
+            meter.read()
+            meter.add(step, count, metrics, progress.in_a_row)
+            pace.dispatched(count)
+            step += count
+            if step % config.log_every == 0 or step == self._total:
+                meter.read()
+                meter.row(step)
+            if step % config.eval_every == 0 or step == self._total:
+                meter.read()
+                found = [
+                    self._look(level.model, member, member_of(self.mesh, progress, i), step)
+                    for i, member in enumerate(members)
+                ]
+                members[0].log.say(f"step {step}: validation {means(found)}")
+                pace.restart()
+        return progress, step
+
+    def _compiled(self, level: Level) -> tuple[Feed, Callable[..., Any]]:
+        """The batches of a level, and its compiled steps."""
+        config, examples = self.run.train, examples_per_step(self.run, level)
+        feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every, config.seeds)
+        return feed, compile_steps(level.model, feed, self.mesh)
+
     def _number(self, count: int) -> jax.Array:
         return put(self.mesh, WHOLE, np.int32(count))
 
@@ -159,20 +188,22 @@ class Trainer:
         for member in members:
             member.checkpoints.wait()
 
-    def _look(self, member: Member, progress: Progress, step: int) -> dict[str, float]:
+    def _look(
+        self, model: Model, member: Member, progress: Progress, step: int
+    ) -> dict[str, float]:
         """Validates a member, draws a picture of its samples, and saves; returns the metrics."""
-        model, state, keys = self.run.model, progress.state, member.keys
+        state, keys = progress.state, member.keys
         split = self.dataset.splits["validation"]
         size = self.run.train.batch_size
         values = inference.per_example(model, self.mesh, keys.evaluate, state, split, size)
         metrics = {name: float(value.mean()) for name, value in values.items()}
-        shown = inference.draw(model, self.mesh, keys.sample, state, 100)
-        if self._score is not None:
-            num = self.run.train.samples
+        if isinstance(model, Samples):
+            num = SHOWN if self._score is None else max(SHOWN, self.run.train.samples)
             drawn = inference.draw(model, self.mesh, keys.sample, state, num)
-            metrics |= self._score(drawn)
-        name = member.directory / "samples" / f"step_{step:07d}"
-        member.log.image(step, "samples", save_samples(name, shown, model.spec))
+            if self._score is not None:
+                metrics |= self._score(drawn[: self.run.train.samples])
+            name = member.directory / "samples" / f"step_{step:07d}"
+            member.log.image(step, "samples", save_samples(name, drawn[:SHOWN], model.spec))
         member.log.write(step, "validation", metrics)
         member.checkpoints.save(step, progress, monitor=metrics[model.monitor])
         return metrics

@@ -9,21 +9,24 @@ import numpy as np
 import optax
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from test_steps import BATCH, SHARE, SMALL, _batch
+from tiny import BATCH, TINY, batch_of
 
-import jaxgen
+from jaxgen.data.config import DataConfig
+from jaxgen.data.loading import load
+from jaxgen.data.shuffle import indices
 from jaxgen.optim.optimizer import Optimizer
+from jaxgen.registry import MODELS
 
-MODELS = {
-    **{name: model for name, model in SMALL.items() if model.parts == 1},
-    "pixelcnn, plain": dataclasses.replace(SMALL["pixelcnn"], block="plain"),
-    "pixelcnn, for memory": dataclasses.replace(SMALL["pixelcnn"], remat=True, accumulate=2),
-    "vae, convolutions": dataclasses.replace(SMALL["vae"], network="conv", scale="shared"),
-    "vae, transposed": dataclasses.replace(SMALL["vae"], network="conv", upsample="transpose"),
-    "gan, r1": dataclasses.replace(SMALL["gan"], d_norm="none", r1=0.5),
+CASES = {
+    **TINY,
+    "pixelcnn, plain": dataclasses.replace(TINY["pixelcnn"], block="plain"),
+    "pixelcnn, for memory": dataclasses.replace(TINY["pixelcnn"], remat=True, accumulate=2),
+    "vae, convolutions": dataclasses.replace(TINY["vae"], architecture="conv", scale="shared"),
+    "vae, transposed": dataclasses.replace(TINY["vae"], architecture="conv", upsample="transpose"),
+    "gan, r1": dataclasses.replace(TINY["gan"], d_norm="none", r1=0.5),
 }
-ALIKE = SHARE - {"rowlstm"}
-"""Slow here: networks of the same layers as those that are not."""
+QUICK = {"pixelcnn", "vae", "vae, convolutions", "gan"}
+"""One of each base and kind of layer; the others are slow tests."""
 LOSS = {"nll": 1e-3, "elbo": 1e-3, "d_loss": 1e-3, "g_loss": 1e-2}
 """How far a loss may be from float32's, relative to it. One rounding to bfloat16's 8 bits is off
 by 2e-3 at most, and a loss sums over many; the generator's is that of a D that moved meanwhile."""
@@ -42,17 +45,17 @@ def _sgd(model):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in MODELS],
+    params=[pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in CASES],
 )
 def pair(request):
     """A model in float32 and in bfloat16."""
-    model = _sgd(MODELS[request.param])
+    model = _sgd(CASES[request.param])
     return model, dataclasses.replace(model, precision="bfloat16")
 
 
 def _step(model):
-    batch = _batch(BATCH * model.minibatches)
-    return functools.partial(model.train_step, jax.random.key(1), batch=batch)
+    batch = batch_of(BATCH * model.minibatches, model.spec)
+    return functools.partial(model.train_step, jax.random.key(1), batch=batch, step=0)
 
 
 def _moderate(state):
@@ -98,36 +101,38 @@ def test_batchnorm_statistics_are_float32(random_state):
     averaged with the new ones."""
     states = []
     for precision in ("float32", "bfloat16"):
-        model = dataclasses.replace(_sgd(SMALL["gan"]), precision=precision)
+        model = dataclasses.replace(_sgd(TINY["gan"]), precision=precision)
         state = random_state(model)
-        shifted = jax.tree.map(lambda x: x + 1001.0, state.g.stats)
-        state = state.replace(g=state.g.replace(stats=shifted))
+        stats = jax.tree.map(lambda x: x + 1001.0, state.g.variables["batch_stats"])
+        shifted = {**state.g.variables, "batch_stats": stats}
+        state = state.replace(g=state.g.replace(variables=shifted))
         states.append(jax.jit(_step(model))(state)[0])
-    assert jax.tree.leaves(states[0].g.stats)
+    moved = [state.g.variables["batch_stats"] for state in states]
+    assert jax.tree.leaves(moved[0])
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-3),
-        states[1].g.stats,
-        states[0].g.stats,
+        moved[1],
+        moved[0],
     )
 
 
 @pytest.mark.parametrize("name", ["pixelcnn", "vae"])
 def test_training_ends_where_float32_does(name):
     """100 steps on the digits."""
-    splits, adam = jaxgen.load(jaxgen.DataConfig()).splits, Optimizer(learning_rate=3e-3)
+    splits, adam = load(DataConfig()).splits, Optimizer(learning_rate=3e-3)
     sizes = {"pixelcnn": {"features": 8, "blocks": 1, "head": 16}, "vae": {"hidden": (64,)}}
     model = dataclasses.replace(MODELS[name].model, optimizer=adam, dropout=0.0, **sizes[name])
-    held = {"image": jnp.asarray(splits["test"].images), "index": jnp.arange(447)}
-    train, final = splits["train"].images, []
+    held = {"x": jnp.asarray(splits["test"].x), "index": jnp.arange(447)}
+    train, final = splits["train"].x, []
     evaluate = jax.jit(model.eval_step)
     for precision in ("float32", "bfloat16"):
         trained = dataclasses.replace(model, precision=precision)
-        state, step = trained.init(jax.random.key(0)), jax.jit(trained.train_step)
+        state, step = trained.init(jax.random.key(0), held), jax.jit(trained.train_step)
         before = evaluate(jax.random.key(1), state, held)["nll"].mean()
         for t in range(100):
-            ids = jaxgen.indices(seed=0, step=t, batch_size=50, num_examples=len(train))[0]
-            batch = {"image": train[ids], "index": jnp.arange(50)}
-            state, _ = step(jax.random.key(t), state, batch)
+            ids = indices(0, 50 * t, 50, len(train))[0]
+            batch = {"x": train[ids], "index": jnp.arange(50)}
+            state, _ = step(jax.random.key(t), state, batch, t)
         final.append(evaluate(jax.random.key(1), state, held)["nll"].mean())
     assert final[0] < 0.9 * before
     assert final[0] != final[1]

@@ -137,7 +137,10 @@ def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
         (None, "has no run.json"),
         ('{"format": 1, "model', "damaged or half written"),
         ("\x00\x00", "damaged or half written"),
-        ('{"format": 99}', "has format 99, and this jaxgen reads format 1"),
+        (
+            '{"format": 99}',
+            "has format 99, that of another version",
+        ),
         ("{}", "has format None"),
         ("[]", "has format None"),
     ],

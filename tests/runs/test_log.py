@@ -12,7 +12,7 @@ from PIL import Image
 from jaxgen.errors import UserError
 from jaxgen.media import kinds, pictures
 from jaxgen.runs.log import Log, read_metrics
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 class Terminal(io.StringIO):
@@ -145,7 +145,7 @@ def test_grid_shows_each_level_exactly_and_load_inverts_it(levels, tmp_path):
     assert picture.dtype == np.uint8
     assert picture.ravel().tolist() == expected
     pictures.save_png(tmp_path / "x.png", picture)
-    loaded = kinds.load_images([tmp_path / "x.png"], ImageSpec(16, 16, 1, levels))
+    loaded = kinds.load_images([tmp_path / "x.png"], DataSpec(16, 16, 1, levels))
     np.testing.assert_array_equal(loaded, image)
 
 
@@ -188,14 +188,14 @@ def test_heatmap_brightens_with_the_value():
 
 
 def test_load_images_converts_and_refuses(tmp_path):
-    spec = ImageSpec(4, 6, 3, 256)
+    spec = DataSpec(4, 6, 3, 256)
     grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
     pictures.save_png(tmp_path / "grey.png", grey)
     (loaded,) = kinds.load_images([tmp_path / "grey.png"], spec)
     np.testing.assert_array_equal(loaded, np.repeat(grey[..., None], 3, axis=-1))
 
     with pytest.raises(UserError, match=r"grey.png is 6x4 pixels.* 4x6 \(width x height\)"):
-        kinds.load_images([tmp_path / "grey.png"], ImageSpec(6, 4))
+        kinds.load_images([tmp_path / "grey.png"], DataSpec(6, 4))
     with pytest.raises(UserError, match="absent.png .*no such file"):
         kinds.load_images([tmp_path / "absent.png"], spec)
     data = (tmp_path / "grey.png").read_bytes()

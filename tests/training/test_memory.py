@@ -4,11 +4,10 @@ computed again; the step is the same."""
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import pytest
-from test_steps import SMALL, _batch, _close
+from tiny import TINY, batch_of, close
 
-from jaxgen import ImageSpec, PixelCNN
+from jaxgen import DataSpec, PixelCNN
 from jaxgen.errors import UserError
 
 CASES = [
@@ -22,29 +21,28 @@ CASES = [
 @pytest.mark.parametrize(("name", "fields"), CASES)
 def test_the_step_is_the_same(name, fields, random_state):
     """Dropout and the VAE's noise included: they follow from an example's index."""
-    saving, batch = dataclasses.replace(SMALL[name], **fields), _batch(8)
+    saving, batch = dataclasses.replace(TINY[name], **fields), batch_of(8)
     whole = dataclasses.replace(saving, accumulate=1)
     if name == "pixelcnn":
         whole = dataclasses.replace(whole, remat=False)
     assert saving.dropout > 0
     state = random_state(whole)
-    results = [jax.jit(m.train_step)(jax.random.key(1), state, batch) for m in (whole, saving)]
-    _close(results[1], results[0])
+    results = [jax.jit(m.train_step)(jax.random.key(1), state, batch, 0) for m in (whole, saving)]
+    close(results[1], results[0])
 
 
 def test_parts_are_at_least_one():
     for name in ("pixelcnn", "vae"):
-        with pytest.raises(UserError, match="accumulate must be at least 1"):
-            dataclasses.replace(SMALL[name], accumulate=0)
+        with pytest.raises(UserError, match="`accumulate` must be at least 1"):
+            dataclasses.replace(TINY[name], accumulate=0)
 
 
 def _temporary_bytes(**fields):
     """What a step on 64 images of 28x28 needs beside its arguments and results, by XLA's count."""
-    model = PixelCNN(ImageSpec(28, 28, 1, 2), blocks=4, **fields)
-    state = jax.eval_shape(model.init, jax.random.key(0))
-    batch = {"image": jax.ShapeDtypeStruct((64, 28, 28, 1), jnp.uint8),
-             "index": jax.ShapeDtypeStruct((64,), jnp.int32)}  # fmt: skip
-    compiled = jax.jit(model.train_step).lower(jax.random.key(0), state, batch).compile()
+    model = PixelCNN(DataSpec(28, 28, 1, 2), blocks=4, **fields)
+    batch = model.spec.shapes(64)
+    state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    compiled = jax.jit(model.train_step).lower(jax.random.key(0), state, batch, 0).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -17,8 +17,7 @@ from jaxgen.cli import main
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.errors import Stopped, UserError
-from jaxgen.evaluation import across_seeds
-from jaxgen.model import Model
+from jaxgen.model import Metric, Model, Request, Samples
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.models.latent.vae import VAE
@@ -28,7 +27,7 @@ from jaxgen.runs import checkpoint, digest
 from jaxgen.runs.config import Run, TrainConfig, members_of
 from jaxgen.runs.directory import difference, lock, read_run
 from jaxgen.runs.log import read_metrics
-from jaxgen.runs.state import Progress, keys_of, start
+from jaxgen.runs.state import Progress, keys_of, shapes
 from jaxgen.training import feed, meter, pace, steps, trainer
 from jaxgen.training.trainer import Trainer
 
@@ -49,7 +48,8 @@ FAMILIES: dict[str, tuple[Model, Any]] = {
     "vae": (VAE(LABELLED.spec, hidden=(8,), latents=2, optimizer=SGD), LABELLED),
     "gan": (
         GAN(
-            DIGITS.spec, network="mlp", hidden=(8,), latents=4, g_optimizer=SGD, d_optimizer=SGD
+            DIGITS.spec, architecture="mlp", hidden=(8,), latents=4, g_optimizer=SGD,
+            d_optimizer=SGD,
         ),
         DIGITS,
     ),
@@ -57,18 +57,19 @@ FAMILIES: dict[str, tuple[Model, Any]] = {
 
 
 @dataclass(frozen=True)
-class Toy(Model):
+class Toy(Model, Samples):
     """Quick to compile; the run of seed 5 is not finite from step `bad` on."""
 
     bad: int = 1000
 
-    monitor: ClassVar[str] = "nll"
+    metrics: ClassVar = {"nll": Metric("loss", better="lower")}
+    monitor: ClassVar = "nll"
 
-    def init(self, key):
+    def init(self, key, batch):
         mine = (jax.random.key_data(key) == jax.random.key_data(keys_of(5).init)).all()
         return {"w": jax.random.normal(key, (3,)), "count": jnp.int32(0), "mine": mine}
 
-    def train_step(self, key, state, batch, axis_name=None):
+    def train_step(self, key, state, batch, step, axis_name=None):
         bad = state["mine"] & (state["count"] >= self.bad)
         w = 0.9 * state["w"] + jax.random.normal(key, (3,))
         loss = jnp.where(bad, jnp.nan, jnp.square(w).sum())
@@ -78,7 +79,7 @@ class Toy(Model):
         """The later, the better."""
         return {"nll": state["w"][0] - 100.0 * state["count"] + 0.0 * batch["index"]}
 
-    def sample(self, key, state, num, label=None, temperature=1.0, start=0):
+    def sample(self, key, state, num, request=Request()):
         return jnp.zeros((num, *self.spec.shape), jnp.uint8)
 
 
@@ -87,7 +88,7 @@ def score(images: np.ndarray) -> dict[str, float]:
 
 
 def train(directory: Path, model: Model, dataset: Any = DIGITS, **config: Any) -> None:
-    needs = score if model.monitor == "frechet" else None
+    needs = None if model.monitor in model.metrics else score
     run = Run("test", model, DataConfig(), dataclasses.replace(CONFIG, **config))
     for _, where in members_of(run, directory):
         where.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def train_alone(directory: Path, seed: int, model: Model, dataset: Any = DIGITS)
 
 def saved(directory: Path, model: Model, step: Any = None) -> Progress:
     """The Progress of a checkpoint, the latest by default."""
-    fresh = jax.eval_shape(lambda: start(model.init(jax.random.key(0))))
+    fresh = shapes(model)
     with checkpoint.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore(fresh, step)[0]
 
@@ -341,24 +342,11 @@ def test_seeds_that_cannot_be(tmp_path):
         TrainConfig(seed=2**31 - 1, seeds=2)
 
 
-def test_a_number_that_is_not_finite_has_no_mean():
-    result = {
-        **dict.fromkeys(("model", "parameters", "monitor", "dataset"), "x"),
-        **dict.fromkeys(("protocol", "fingerprint", "split", "step"), "x"),
-        **{"likelihood": None, "scores": None, "inspection": {"a": 1.0}},
-    }
-    given = [{**result, "seed": s, "metrics": {"b": {"mean": m}}} for s, m in ((0, 2.0), (1, None))]
-    summary = across_seeds.summarize(given)
-    assert summary["inspection"] == {"a": {"mean": 1.0, "std": 0.0, "values": [1.0, 1.0]}}
-    assert summary["metrics"] == {"b": {"mean": None, "std": None, "values": [2.0, None]}}
-    assert (summary["likelihood"], summary["scores"]) == ({}, {})
-
-
 # The command.
 
 TINY = {
-    "vae": ("--vae.hidden=8", "--vae.final_k=2", "--vae.latents=2", "--conditional"),
-    "gan": ("--gan.network=mlp", "--gan.hidden=8", "--gan.latents=4"),
+    "vae": ("--vae.hidden=8", "--draws=2", "--vae.latents=2", "--conditional"),
+    "gan": ("--gan.architecture=mlp", "--gan.hidden=8", "--gan.latents=4"),
 }
 
 
