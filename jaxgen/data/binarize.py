@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
-from jaxgen.data.build import CHUNK
+from jaxgen.data.chunks import by_chunks
 from jaxgen.data.splits import SPLITS, Split
 
-MAX_PIXELS = 2**22
-"""Drawn at once: 16 MiB of uniform numbers."""
+APART = len(SPLITS)
+"""Names the noise of train examples that are sources apart, as a place in SPLITS would."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Draw:
         index: Int[Array, " b"],
         epoch: Int[Array, " b"],
     ) -> UInt8[Array, "b h w c"]:
-        """Returns 0 or 1; `split` is a place in SPLITS, and `index` are places in the split."""
+        """Returns 0 or 1; `split` is a place in SPLITS, or APART, and `index` are places in it."""
         # The generator is named, so that no JAX option changes the data.
         key = jax.random.key(self.seed, impl="threefry2x32")
         key = jax.random.fold_in(key, split)
@@ -47,16 +47,12 @@ class Draw:
 
 def draw_once(draw: Draw, name: str, split: Split) -> Split:
     """Returns the split binarized with the draw of epoch 0, in memory."""
-    num = len(split.images)
-    images = np.empty(split.images.shape, np.uint8)
-    chunk = max(1, min(CHUNK, MAX_PIXELS // images[0].size))
-    for start in range(0, num, chunk):
-        # The last chunk wraps around: one shape, one compilation.
-        index = np.arange(start, start + chunk, dtype=np.int32) % num
-        drawn = _drawn(draw, SPLITS.index(name), split.images[index], index, np.zeros_like(index))
-        stop = min(start + chunk, num)
-        images[start:stop] = np.asarray(drawn)[: stop - start]
-    return Split(images, split.labels)
+    return Split({**split.columns, "x": drawn(draw, SPLITS.index(name), split.x)}, split.apart)
+
+
+def drawn(draw: Draw, place: int, x: np.ndarray) -> np.ndarray:
+    """Returns x [n h w c] with the draw of epoch 0; `place` is one in SPLITS, or APART."""
+    return by_chunks(lambda x, ids: _drawn(draw, place, x, ids, np.zeros_like(ids)), x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -67,4 +63,4 @@ def _drawn(draw: Draw, split: Array, images: Array, index: Array, epoch: Array) 
 def threshold(split: Split, levels: int) -> Split:
     """Returns the split with pixels 1 where 2 level >= levels - 1, in memory."""
     table = (2 * np.arange(256) >= levels - 1).astype(np.uint8)
-    return Split(table[split.images], split.labels)
+    return Split({**split.columns, "x": table[split.x]}, split.apart)

@@ -1,4 +1,4 @@
-"""A source's examples -> arrays of levels, and the digest that names them."""
+"""A source's examples -> arrays of levels or real numbers, and the digest that names them."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from typing import TypedDict
 
 import numpy as np
 
+from jaxgen.data.chunks import CHUNK
 from jaxgen.data.config import DataConfig
+from jaxgen.data.points import bins
 from jaxgen.data.sources.base import Source
 from jaxgen.data.sources.images import to_array
 from jaxgen.data.splits import Part, Split, carve
 from jaxgen.errors import UserError
-
-CHUNK = 1024
 
 Allocate = Callable[[str, tuple[int, ...], type], np.ndarray]
 """(name, shape, dtype) to an array to fill: in memory, or in a file."""
@@ -22,34 +22,43 @@ class Meta(TypedDict):
     """What is known of the arrays beside their values; JSON-able."""
 
     stored_levels: int
+    """0 = real numbers, as in `DataSpec`."""
     levels: int
     digest: str
 
 
 def build(source: Source, config: DataConfig, allocate: Allocate) -> tuple[dict[str, Split], Meta]:
     """Returns the three splits after --grey, --size and --levels, in constant memory."""
-    parts, _ = carve(source.name, source.sizes)
+    parts, _ = carve(source.name, source.sizes, source.what)
     [example] = source.read("train", np.array([0]))
-    model = example.where, to_array(example.image, config, example.where).shape
+    like = example.where, to_array(example.x, config, example.where)
     seen = np.zeros(256, bool)
     splits = {}
     for name, part in parts.items():
-        splits[name] = _allocate(name, part, model[1], bool(source.class_names), allocate)
-        _fill(splits[name], part, source, config, model, seen)
-    stored = source.levels or _count_levels(seen)
+        splits[name] = _allocate(name, part, like[1], bool(source.class_names), allocate)
+        _fill(splits[name], part, source, config, like, seen)
+    stored = _count_levels(seen) if source.levels is None else source.levels
     levels = config.levels or stored
-    if levels > stored:
+    if levels > stored > 0:
         raise UserError(f"--levels={levels} is more than the {stored} levels of {source.name}")
-    digest = _quantize(splits, stored, levels)
-    return splits, Meta(stored_levels=stored, levels=levels, digest=digest)
+    if source.ranges and stored not in (0, levels):
+        # A bin that is cut has no one width.
+        raise UserError(f"--levels={levels}: {source.name} has {stored} bins already; leave it out")
+    if levels and not stored and not source.ranges:
+        raise UserError(
+            f"--levels={levels}: {source.name} holds images of real numbers; store levels as uint8"
+        )
+    if stored == 0 and levels:
+        splits = {name: Split.of(bins(s.x, levels), s.label) for name, s in splits.items()}
+    elif levels != stored or stored not in (0, 256):
+        _quantize(splits, stored, levels)
+    return splits, Meta(stored_levels=stored, levels=levels, digest=_digest(splits))
 
 
-def _allocate(
-    name: str, part: Part, shape: tuple[int, ...], labelled: bool, allocate: Allocate
-) -> Split:
+def _allocate(name: str, part: Part, like: np.ndarray, labelled: bool, allocate: Allocate) -> Split:
     num = len(part.ids)
-    images = allocate(f"{name}_images", (num, *shape), np.uint8)
-    return Split(images, allocate(f"{name}_labels", (num,), np.int32) if labelled else None)
+    x = allocate(f"{name}_images", (num, *like.shape), like.dtype.type)
+    return Split.of(x, allocate(f"{name}_labels", (num,), np.int32) if labelled else None)
 
 
 def _fill(
@@ -57,26 +66,27 @@ def _fill(
     part: Part,
     source: Source,
     config: DataConfig,
-    model: tuple[str, tuple[int, ...]],
+    like: tuple[str, np.ndarray],
     seen: np.ndarray,
 ) -> None:
-    """Reads the part into the split, and marks in `seen` [256] the values that occur."""
+    """Reads the part into the split, and marks in `seen` [256] the levels that occur."""
     from tqdm import tqdm
 
     examples = source.read(part.stored, part.ids)
     # disable=None: no bar unless stderr is a terminal.
     bar = tqdm(examples, f"decoding {source.name}", len(part.ids), leave=False, disable=None)
-    for i, (where, image, label) in enumerate(bar):
-        x = to_array(image, config, where)
-        if x.shape != model[1]:
+    for i, (where, stored, label) in enumerate(bar):
+        x = to_array(stored, config, where)
+        if x.shape != like[1].shape:
             raise UserError(
-                f"images differ in size: {model[0]} is {_size(model[1])} and {where} is "
+                f"images differ in size: {like[0]} is {_size(like[1].shape)} and {where} is "
                 f"{_size(x.shape)}; give --size=N to make all of them N x N"
             )
-        split.images[i] = x
-        seen[x] = True
-        if split.labels is not None:
-            split.labels[i] = label
+        split.x[i] = x
+        if source.levels is None:
+            seen[x] = True
+        if split.label is not None:
+            split.label[i] = label
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -88,18 +98,22 @@ def _count_levels(seen: np.ndarray) -> int:
     return 2 if np.flatnonzero(seen).tolist() in ([0, 1], [0, 255]) else 256
 
 
-def _quantize(splits: dict[str, Split], stored: int, levels: int) -> str:
-    """Maps values to floor(x levels / stored), in place; returns the sha256 of all arrays."""
+def _quantize(splits: dict[str, Split], stored: int, levels: int) -> None:
+    """Maps values to floor(x levels / stored), in place."""
     # The minimum makes 255 of a binary set 1, and undoes what Lanczos overshoots.
     table = (np.minimum(np.arange(256), stored - 1) * levels // stored).astype(np.uint8)
+    for split in splits.values():
+        for start in range(0, len(split), CHUNK):
+            split.x[start : start + CHUNK] = table[split.x[start : start + CHUNK]]
+
+
+def _digest(splits: dict[str, Split]) -> str:
+    """The sha256 of all arrays."""
     digest = hashlib.sha256()
     for name, split in splits.items():
-        digest.update(f"{name} {split.images.shape} {split.labels is not None} ".encode())
-        for start in range(0, len(split.images), CHUNK):
-            chunk = table[split.images[start : start + CHUNK]]
-            if (stored, levels) != (256, 256):
-                split.images[start : start + CHUNK] = chunk
-            digest.update(chunk.tobytes())
-        if split.labels is not None:
-            digest.update(split.labels.astype("<i4").tobytes())
+        digest.update(f"{name} {split.x.shape} {split.label is not None} ".encode())
+        for start in range(0, len(split), CHUNK):
+            digest.update(split.x[start : start + CHUNK].tobytes())
+        if split.label is not None:
+            digest.update(split.label.astype("<i4").tobytes())
     return digest.hexdigest()

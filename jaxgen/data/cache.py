@@ -14,6 +14,7 @@ from jaxgen.data.config import DataConfig
 from jaxgen.data.sources.base import Source
 from jaxgen.data.splits import SPLITS, Split
 from jaxgen.errors import UserError
+from jaxgen.files import cache_folder
 
 FORMAT = 1
 """Raised when the meaning of the files changes, so that old ones are not read."""
@@ -27,8 +28,8 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
     """
     root = cache_dir(config)
     folder = root / f"{source.name.replace('/', '-').replace(':', '-')}-{_key(source, config)}"
-    if (found := _open(folder)) is not None:
-        return found
+    if (old := _open(folder)) is not None:
+        return old
     try:
         root.mkdir(parents=True, exist_ok=True)
         if folder.exists():  # it was damaged from outside
@@ -47,8 +48,7 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
 
 def cache_dir(config: DataConfig) -> Path:
     """Returns the folder that --cache_dir, or its default, names."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(config.cache_dir or Path(base, "jaxgen")).expanduser().absolute()
+    return Path(config.cache_dir or cache_folder()).expanduser().absolute()
 
 
 def _key(source: Source, config: DataConfig) -> str:
@@ -65,7 +65,7 @@ def _make(made: Path, folder: Path, source: Source, config: DataConfig) -> None:
         return _create(made / f"{name}.npy", shape, dtype)
 
     splits, meta = build(source, config, allocate)
-    for array in (array for split in splits.values() for array in (split.images, split.labels)):
+    for array in (array for split in splits.values() for array in (split.x, split.label)):
         if isinstance(array, np.memmap):
             array.flush()
     (made / "meta.json").write_text(json.dumps(meta))
@@ -104,7 +104,7 @@ def _open(folder: Path) -> tuple[dict[str, Split], Meta] | None:
         splits = {}
         for name in SPLITS:
             labels = folder / f"{name}_labels.npy"
-            splits[name] = Split(
+            splits[name] = Split.of(
                 np.load(folder / f"{name}_images.npy", mmap_mode="r"),
                 np.load(labels) if labels.exists() else None,
             )

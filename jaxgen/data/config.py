@@ -1,17 +1,16 @@
 """What the user says about the data: every field is a command line flag."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jaxgen.errors import UserError
 
 Fit = Literal["resize", "crop", "pad"]
 Binarize = Literal["none", "static", "threshold", "dynamic"]
-
-SOUNDS = "tones", "wav"
-"""The data sets of sounds."""
-OF_IMAGES = "fit", "grey", "levels", "binarize"
-"""The fields that a sound has no use for."""
+PairingName = Literal[
+    "none", "colorize", "super2", "super4", "inpaint", "invert", "edges", "rotate", "tint"
+]
+"""No pairing, or one of `jaxgen.data.pairing.PAIRINGS`."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,15 @@ class DataConfig:
     """The data set, and what is done to its images before a model sees them."""
 
     dataset: str = "digits"
-    """digits, tones (synthesized sounds), folder (of images), wav (a folder of .wav files), or
-    the name of a TFDS image data set: name or name:version."""
+    """digits; ring (points of known density); tones (synthesized sounds); folder (of images);
+    folders (two: images of the second are to be made from those of the first); wav (a folder of
+    .wav files); points (a file of them); arrays (a file of them); or the name of a TFDS image
+    data set: name or name:version."""
     data_dir: str | None = None
     """The TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets); with
-    --dataset=folder or wav, the folder of images or sounds."""
+    --dataset=folder or wav, the folder of images or sounds; with folders, the two, as A,B; with
+    points, a .csv, .npy or .npz file of [n d]; with arrays, an .npz file of x [n h w c], label
+    [n] and source, alone or as train_x, train_label, validation_x, ... ."""
     conditional: bool = False
     """Tell the model the labels."""
     size: int = 0
@@ -36,18 +39,28 @@ class DataConfig:
     grey: bool = False
     """Turn colour images into grey ones."""
     levels: int = 0
-    """Quantize to this many levels K, floor(x K / stored levels); 0 keeps them as stored."""
+    """Quantize to this many levels K, floor(x K / stored levels), or each coordinate of points to
+    K bins of one width; 0 keeps them as stored."""
     binarize: Binarize = "none"
     """Make pixels 0 or 1: threshold at one half, or draw 1 with probability level/(levels-1),
     once for all (static) or anew in every epoch of training (dynamic)."""
     binarize_seed: int = 0
     """Seed of the static and dynamic draws."""
+    pairing: PairingName = "none"
+    """Make each image's source from it, for models that turn a source into an image: its grey
+    (colorize), a small copy (super2, super4), one with a hole in the middle (inpaint), its
+    negative (invert), its edges, a copy turned by 90 degrees (rotate), or, of a grey image, one
+    in two colours (tint)."""
+    unpaired: bool = False
+    """Take train images and their sources from different halves of the train split, so that no
+    image is seen with its source; validation and test keep their pairs, to measure by."""
     cache_dir: str | None = None
     """Folder for decoded images (default: jaxgen in $XDG_CACHE_HOME, else in ~/.cache)."""
 
     def __post_init__(self) -> None:
         _one_of("--fit", self.fit, Fit)
         _one_of("--binarize", self.binarize, Binarize)
+        _one_of("--pairing", self.pairing, PairingName)
         if self.size < 0:
             raise UserError(f"--size must be 0 (as stored) or positive; got {self.size}")
         if self.rate < 0:
@@ -58,30 +71,6 @@ class DataConfig:
             raise UserError(f"--levels must be 0 (as stored) or lie in 2..256; got {self.levels}")
         if not 0 <= self.binarize_seed < 2**31:
             raise UserError(f"--binarize_seed must lie in 0..2^31-1; got {self.binarize_seed}")
-        if self.dataset == "folder" and not self.data_dir:
-            raise UserError("--dataset=folder needs --data_dir=PATH, the folder of images")
-        if self.dataset == "wav" and not (self.data_dir and self.size):
-            raise UserError(
-                "--dataset=wav needs --data_dir=PATH, the folder of .wav files, and --size=N, the "
-                "samples of a clip"
-            )
-        self._check_sound()
-
-    def _check_sound(self) -> None:
-        """Images have no rate, and sounds none of what is done to images."""
-        if self.dataset not in SOUNDS:
-            if self.rate:
-                raise UserError(
-                    f"--rate={self.rate} is of sounds alone (--dataset={' or '.join(SOUNDS)})"
-                )
-            return
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in OF_IMAGES and value != field.default:
-                raise UserError(
-                    f"--{field.name}={value} is of images alone, and --dataset={self.dataset} "
-                    "holds sounds of 256 mu-law levels; leave it out"
-                )
 
 
 def _one_of(flag: str, value: str, choices: Any) -> None:

@@ -1,49 +1,77 @@
-"""A data set as the trainer sees it, and binarization."""
+"""A data set as the trainer sees it, and what is done to its examples on the way."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from jaxtyping import Array, Int, UInt8
+import numpy as np
+from jaxtyping import Array, Int
 
-from jaxgen.data.binarize import Draw, draw_once
+from jaxgen.data.binarize import APART, Draw, draw_once, drawn
+from jaxgen.data.pairing import Pairing
 from jaxgen.data.splits import SPLITS, Split
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
+
+TRAIN = SPLITS.index("train")
+
+Density = Callable[[np.ndarray], np.ndarray]
+"""Points [n d] in the data's own units to log densities [n], in nats."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images of one shape in three splits."""
+    """Data of one shape in three splits."""
 
     name: str
     """With the version, where there is one: mnist:3.0.1."""
-    spec: ImageSpec
+    spec: DataSpec
     """What the model is to produce; 2 levels after any binarization."""
     splits: dict[str, Split]
-    """train, validation and test; train is still grey under --binarize=dynamic."""
+    """train, validation and test. The train split is as it is before `observe`: still grey under
+    --binarize=dynamic, and without what a pairing makes."""
     class_names: tuple[str, ...]
     """Empty when there are no labels."""
     fingerprint: str
-    """sha256 of everything that a model sees: images, labels, levels, binarization."""
+    """sha256 of everything that a model sees: data, labels, levels, binarization, pairing."""
     protocol: str
     """One line to print beside every number that was measured on this data."""
     dynamic: Draw | None = None
     """How the train split is binarized anew in every epoch."""
+    pairing: Pairing | None = None
+    """How sources are made from x, or from what stands apart in the train split as `source`."""
+    density: Density | None = None
+    """The true log density, where it is known."""
+    modes: np.ndarray | None = None
+    """The centres [m d] of its modes in the data's own units, where they are known."""
 
     def observe(
-        self,
-        images: UInt8[Array, "b h w c"],
-        index: Int[Array, " b"],
-        epoch: Int[Array, " b"],
-    ) -> UInt8[Array, "b h w c"]:
-        """Returns what the model sees of these train images, `index` being their places.
+        self, columns: Mapping[str, Array], index: Int[Array, " b"], epoch: Int[Array, " b"]
+    ) -> dict[str, Array]:
+        """Returns what the model sees of these columns of train examples, `index` being their
+        places: x binarized where that is dynamic, and the source where a pairing makes it.
 
-        Pure, and may be compiled; the identity unless binarization is dynamic.
+        Pure, and may be compiled.
         """
-        if self.dynamic is None:
-            return images
-        return self.dynamic(SPLITS.index("train"), images, index, epoch)
+        seen = dict(columns)
+        if self.dynamic is not None:
+            seen["x"] = self.dynamic(TRAIN, seen["x"], index, epoch)
+            if self.pairing is not None and "source" in seen:
+                seen["source"] = self.dynamic(APART, seen["source"], index, epoch)
+        if self.pairing is not None:
+            seen["source"] = self.pairing.make(seen.get("source", seen["x"]))
+        return seen
 
     def materialize(self, split: str) -> Split:
-        """Returns what the model sees of a whole split: of a dynamic train split, epoch 0."""
-        if self.dynamic is None or split != "train":
-            return self.splits[split]
-        return draw_once(self.dynamic, split, self.splits[split])
+        """Returns what the model sees of a whole split: of the train split, in epoch 0."""
+        made = self.splits[split]
+        if split != "train":
+            return made
+        if self.dynamic is not None:
+            made = draw_once(self.dynamic, split, made)
+        if self.pairing is None:
+            return made
+        if "source" not in made.apart:
+            return Split({**made.columns, "source": self.pairing.made(made.x)}, made.apart)
+        source = made.apart["source"]
+        if self.dynamic is not None:
+            source = drawn(self.dynamic, APART, source)
+        return Split(made.columns, {**made.apart, "source": self.pairing.made(source)})

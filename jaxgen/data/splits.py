@@ -1,24 +1,45 @@
 """The three splits, and how those that are not stored are carved from train."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from jaxgen.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The examples of one split."""
+    """The examples of one split, as named arrays."""
 
-    images: np.ndarray
-    """uint8 [n h w c], integer levels; it may be memory-mapped."""
-    labels: np.ndarray | None
-    """int32 [n]; None when there are no labels."""
+    columns: Mapping[str, np.ndarray]
+    """x [n h w c] (levels uint8, or floats), label int32 [n] where there are labels, and what else
+    a data set holds of each example; arrays may be memory-mapped."""
+    apart: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Columns of other examples: each with a length, and in training an order, of its own."""
+
+    @classmethod
+    def of(cls, x: np.ndarray, label: np.ndarray | None = None, **more: np.ndarray) -> Self:
+        """The split of these columns; without a label, it has none."""
+        return cls({"x": x, **({} if label is None else {"label": label}), **more})
+
+    @property
+    def x(self) -> np.ndarray:
+        """[n h w c]"""
+        return self.columns["x"]
+
+    @property
+    def label(self) -> np.ndarray | None:
+        """int32 [n]; None when there are no labels."""
+        return self.columns.get("label")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, ids: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """The columns of these examples, in memory."""
+        return {name: np.ascontiguousarray(a[ids]) for name, a in self.columns.items()}
 
 
 SPLITS = "train", "validation", "test"

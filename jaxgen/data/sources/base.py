@@ -1,4 +1,4 @@
-"""Where images come from: the interface of a source, and how splits are carved from it."""
+"""Where examples come from: the interface of a source."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Example(NamedTuple):
 
     where: str
     """What a message calls it."""
-    image: "Image.Image | np.ndarray"
-    """A stored picture, or levels uint8 [h w c] that are ready."""
+    x: "Image.Image | np.ndarray"
+    """A stored picture; or [h w c] that is ready, levels uint8 or real numbers float32."""
     label: int
     """The class, or -1."""
 
@@ -34,10 +34,24 @@ class Source:
     class_names: tuple[str, ...]
     """Empty when there are no labels."""
     levels: int | None
-    """Number of levels of the stored images; None: judge by the values."""
+    """Number of levels of what is stored; None: judge by the values; 0: real numbers."""
     read: Callable[[str, np.ndarray], Iterable[Example]]
     """(split, ids) to those examples, in order."""
     rate: int = 0
     """Samples a second, where the examples are sounds."""
+    what: str = "images"
+    """What a message calls the examples."""
     note: str = ""
     """What the protocol says beside the sizes and the shape."""
+    ranges: tuple[tuple[float, float], ...] = ()
+    """What -1 and 1 stand for in each coordinate, where the examples are points."""
+    density: Callable[[np.ndarray], np.ndarray] | None = None
+    """The log density in nats of points [n d] in the data's own units, where it is known."""
+    modes: np.ndarray | None = None
+    """The centres [m d] of its modes, where they are known."""
+    source: "Source | None" = None
+    """What the examples are made from, where that is stored too."""
+    paired: bool = False
+    """Whether `source` has an example for each of these, in the same order; else it is apart."""
+    alike: str = ""
+    """Where both must have one shape: how to mend it when they differ."""

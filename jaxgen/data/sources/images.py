@@ -47,7 +47,8 @@ def decode(file: Path | BytesIO, mode: str, where: str) -> "Image.Image":
 
 
 def to_array(image: "Image.Image | np.ndarray", config: DataConfig, where: str) -> np.ndarray:
-    """Returns uint8 [h w c] after --grey and --size; values are as stored. Arrays are ready."""
+    """Returns uint8 [h w c] after --grey and --size; values are as stored. Arrays are ready, and
+    are returned as they are."""
     if isinstance(image, np.ndarray):
         return image
     if config.grey and image.mode != "L":

@@ -1,7 +1,7 @@
 """Downloads a TFDS data set and writes it as array_record files.
 
 That is the one thing for which TFDS needs TensorFlow, so it happens in a process of its own:
-`python -m jaxgen.data.prepare NAME DIR`.
+`python -m jaxgen.data.sources.prepare NAME DIR`.
 """
 
 import importlib.util
@@ -25,9 +25,9 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
         )
     root = tfds_dir(data_dir)
     # A checkout that is not installed is found by the child too.
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "jaxgen.data.prepare", name, str(root)]
+    command = [sys.executable, "-m", __name__, name, str(root)]
     code, last = _run(command, {**os.environ, "PYTHONPATH": path})
     if code:
         raise UserError(f"preparing {name} in {root} failed: {last or f'exit code {code}'}")

@@ -29,9 +29,10 @@ def tfds_dir(data_dir: str | None) -> Path:
     return Path(data_dir or default).expanduser().absolute()
 
 
-def tfds_source(config: DataConfig) -> Source:
-    """Returns the prepared data set that --dataset and --data_dir name."""
-    folder = _find(config)
+def tfds_source(config: DataConfig, built_in: tuple[str, ...] = ()) -> Source:
+    """Returns the prepared data set that --dataset and --data_dir name; `built_in` are the other
+    names that there are."""
+    folder = _find(config, built_in)
     import tensorflow_datasets as tfds
 
     # From its directory: the data set's own code is not run, so it cannot ask for TensorFlow.
@@ -82,8 +83,8 @@ def _features(name: str, features: Any) -> tuple[str, str, str | None]:
 
     images = sorted(k for k, v in features.items() if isinstance(v, tfds.features.Image))
     if len(images) != 1:
-        found = f"{len(images)} ({', '.join(images)})" if images else "none"
-        raise UserError(f"--dataset={name} must have one image feature; it has {found}")
+        held = f"{len(images)} ({', '.join(images)})" if images else "none"
+        raise UserError(f"--dataset={name} must have one image feature; it has {held}")
     feature = features[images[0]]
     if feature.np_dtype != "uint8" or feature.shape[-1] not in MODES:
         raise UserError(
@@ -108,7 +109,7 @@ def _stamp(folder: Path, info: Any, sizes: dict[str, int]) -> list[Any]:
     return stamp
 
 
-def _find(config: DataConfig) -> Path:
+def _find(config: DataConfig, built_in: tuple[str, ...]) -> Path:
     """Returns the directory of the version asked for, or of the newest one prepared."""
     root = tfds_dir(config.data_dir)
     if config.data_dir and not root.is_dir():
@@ -117,10 +118,10 @@ def _find(config: DataConfig) -> Path:
     if not match:
         raise UserError(f"--dataset={config.dataset!r} is not of the form name or name:1.2.3")
     name, version = match.groups()
-    found = [path for path in _prepared(root / name) if version in (None, path.name)]
-    if not found:
-        raise _not_found(name, version, root)
-    return max(found, key=lambda path: [int(part) for part in path.name.split(".")])
+    versions = [path for path in _prepared(root / name) if version in (None, path.name)]
+    if not versions:
+        raise _not_found(name, version, root, built_in)
+    return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
 
 
 def _prepared(folder: Path) -> list[Path]:
@@ -129,18 +130,18 @@ def _prepared(folder: Path) -> list[Path]:
     return [path for path in folders if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
 
 
-def _not_found(name: str, version: str | None, root: Path) -> UserError:
+def _not_found(name: str, version: str | None, root: Path, built_in: tuple[str, ...]) -> UserError:
     import tensorflow_datasets as tfds
 
     names = sorted([*root.glob("*"), *root.glob("*/*")])  # a set, or a configuration of one
     folders = [path.relative_to(root) for folder in names for path in _prepared(folder)]
     here = [f"{folder.parent.as_posix()}:{folder.name}" for folder in folders]
-    known = {"digits", "tones", "folder", "wav", *tfds.list_builders(with_community_datasets=False)}
+    known = {*built_in, *tfds.list_builders(with_community_datasets=False)}
     known |= {prepared.split(":")[0] for prepared in here}
     if name.split("/")[0] not in {other.split("/")[0] for other in known}:
         near = difflib.get_close_matches(name, sorted(known), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "it is not a TFDS data set either"
-        return UserError(f"unknown --dataset={name}; {hint} (built in: digits, tones, folder, wav)")
+        return UserError(f"unknown --dataset={name}; {hint} (built in: {', '.join(built_in)})")
     wanted = f"{name}:{version}" if version else name
     return UserError(
         f"--dataset={wanted} is not prepared: no {root}/{name}/{version or '*'}/dataset_info.json "
