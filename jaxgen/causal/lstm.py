@@ -58,8 +58,13 @@ def scan_states(
         return state, state[0]
 
     h, memory = jnp.broadcast_to(initial[:, None, None], (2, places, batch, initial.shape[-1]))
-    memory = memory.astype(jnp.promote_types(memory.dtype, jnp.float32))
+    memory = memory.astype(_wide(memory))
     return lax.scan(step, (h, memory), (gates, started))[1]
+
+
+def _wide(x: Array) -> jnp.dtype:
+    """What the memory is kept in."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def skew(x: Shaped[Array, "h w *s"]) -> Shaped[Array, "t h *s"]:
@@ -106,10 +111,11 @@ class RowLayer(nn.Module):
             layer._begin_row(started, width, batch)
 
     def _begin_row(self, started: Array, width: int, batch: int) -> None:
-        row = recall(self, "row", (2, width, batch, self.features))
+        row = recall(self, "row", (2, width, batch, self.features), _wide(self.initial))
         row = jnp.where(started, row, self.initial[:, None, None])
         remember(self, "row", row)
-        remember(self, "above", conv_states(row[0], self.states, -1))
+        h = row[0].astype(self.initial.dtype)
+        remember(self, "above", conv_states(h, self.states, -1))
 
     def pixel(self, x: Float[Array, "b i"], column: Int[Array, ""]) -> Float[Array, "b f"]:
         """h of one pixel; its state takes the place of the one above."""
@@ -155,7 +161,7 @@ class DiagonalLayer(nn.Module):
     def begin_row(layers: "list[DiagonalLayer]", started: Array, width: int, batch: int) -> None:
         """Runs the row above from the right, now that it is complete: one scan for every layer."""
         given = [layer._from_right(width, batch) for layer in layers]
-        gates, kernels, initial = (jnp.stack(parts) for parts in zip(*given, strict=True))
+        gates, kernels, initial = (jnp.stack(each) for each in zip(*given, strict=True))
 
         def run(gates: Array, kernel: Array, initial: Array) -> Array:
             return scan_states(gates, kernel, 0, initial, np.zeros(1, int))
@@ -166,10 +172,11 @@ class DiagonalLayer(nn.Module):
             remember(layer, "right", jnp.where(started, h, 0.0))
 
     def _from_right(self, width: int, batch: int) -> tuple[Array, Array, Array]:
-        """Of the row above, from the right: gates [w 1 b 4f] but for what its own states give,
-        the kernel for those [1 f 4f], and the initial state."""
-        x = recall(self, "row", (width, batch, 2 * self.features))
-        h = recall(self, "right", (width, batch, self.features))
+        """What the row above gives from the right: gates [w 1 b 4f] but for what its own states
+        give, the kernel for those [1 f 4f], and the initial state."""
+        dtype = self.inputs.dtype
+        x = recall(self, "row", (width, batch, 2 * self.features), dtype)
+        h = recall(self, "right", (width, batch, self.features), dtype)
         above, own = self.states[1]
         gates = x @ self.inputs[1] + self.bias[1][None, None] + h @ above
         return gates[::-1, None], own[None], self.initial[1]
@@ -177,11 +184,11 @@ class DiagonalLayer(nn.Module):
     def pixel(self, x: Float[Array, "b i"], column: Int[Array, ""]) -> Float[Array, "b f"]:
         """h of one pixel; it is recorded, and so is the layer's input."""
         right: Any = self.get_variable("cache", "right")
-        row = recall(self, "row", (len(right), *x.shape))
-        left = recall(self, "left", right.shape)
-        state = recall(self, "state", (2, *right.shape[1:]))
+        row = recall(self, "row", (len(right), *x.shape), x.dtype)
+        left = recall(self, "left", right.shape, right.dtype)
+        state = recall(self, "state", (2, *right.shape[1:]), _wide(self.initial))
         state = jnp.where(column == 0, self.initial[0][:, None], state)
-        seen = jnp.concatenate([left[column], state[0]], -1)
+        seen = jnp.concatenate([left[column], state[0].astype(x.dtype)], -1)
         gates = x @ self.inputs[0] + seen @ self.states[0].reshape(-1, 4 * self.features)
         new = cell(gates + self.bias[0][None], state[1])
         remember(self, "row", row.at[column].set(x))

@@ -32,7 +32,7 @@ def group_bounds(features: int, groups: int, group: int) -> tuple[int, int]:
     return -(-group * features // groups), -(-(group + 1) * features // groups)
 
 
-class Parts(NamedTuple):
+class Terms(NamedTuple):
     """A causal convolution as a sum, for the samplers, which compute its terms at other times."""
 
     kernel: int
@@ -42,6 +42,8 @@ class Parts(NamedTuple):
     centre: tuple[Float[Array, "_ _"], ...]
     """For each group: the pixel's own features that it may see, to the features of the group."""
     bias: Float[Array, "b o"]
+    maps: Float[Array, "f o"] | None = None
+    """What the condition's maps of a place are multiplied with and add to it; None: nothing."""
 
 
 class CausalConv(nn.Module):
@@ -71,7 +73,7 @@ class CausalConv(nn.Module):
         left = conv(x, own[None], 1, ((0, 0), (reach, 0)))
         return conv(x, above, 1, ((reach, -1), (reach, reach))) + left + bias
 
-    def parts(self) -> Parts:
+    def terms(self) -> Terms:
         """The terms of the sum; the parameters exist already."""
         above, own = self._live(self.get_variable("params", "kernel"))
         features_in = own.shape[1]
@@ -82,7 +84,7 @@ class CausalConv(nn.Module):
             seen = group + (self.kind == "B")
             inputs = group_bounds(features_in, self.groups, seen)[0]
             centre.append(own[-1, :inputs, start:stop])
-        return Parts(self.kernel, before, tuple(centre), self.get_variable("params", "bias")[None])
+        return Terms(self.kernel, before, tuple(centre), self.get_variable("params", "bias")[None])
 
     def _mask(self, features_in: int) -> np.ndarray:
         return causal_mask(self.kernel, features_in, self.features, self.kind, self.groups)

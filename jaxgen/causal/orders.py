@@ -4,10 +4,14 @@ A network takes every image row by row from its top left. An order is how the im
 it; R goes before G before B in every order.
 """
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Array, Int, Shaped
+
+from jaxgen.causal.condition import Condition
+from jaxgen.spec import DataSpec
 
 Order = Literal["raster", "columns", "reversed"]
 """raster: rows from the top, each from the left; columns: columns from the left, each from the top;
@@ -19,6 +23,20 @@ def arrange(order: Order, image: Shaped[Array, "b h w *c"]) -> Shaped[Array, "b 
     if order == "columns":
         return image.swapaxes(1, 2)
     return image[:, ::-1, ::-1] if order == "reversed" else image
+
+
+def arrange_condition(order: Order, condition: Condition) -> Condition:
+    """The condition with maps as the network takes them."""
+    if condition.maps is None:
+        return condition
+    return condition.having(arrange(order, condition.maps))
+
+
+def arranged(order: Order, spec: DataSpec) -> DataSpec:
+    """What a datum is after `arrange`."""
+    if order != "columns":
+        return spec
+    return dataclasses.replace(spec, height=spec.width, width=spec.height)
 
 
 def permutation(size: int, *seed: int) -> np.ndarray:

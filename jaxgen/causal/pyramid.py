@@ -3,8 +3,8 @@
 Salimans et al. 2017, arXiv:1701.05517, section 2.3 and figure 2. A `Pyramid` is one stream: it is
 written once, and a runner says how its convolutions and its changes of resolution are computed.
 Row R, column C of half the resolution stands at row 2R, column 2C of the whole: it is computed
-there, from that place and those before it, and given to the places 2R, 2R+1 by 2C, 2C+1. All
-arrays are [b h w c]; a row has h = 1, and a pixel h = w = 1.
+there, from that place and those before it and from the condition's maps of that place, and given to
+the places 2R, 2R+1 by 2C, 2C+1. All arrays are [b h w c]; a row has h = 1, and a pixel h = w = 1.
 """
 
 from typing import Any, Literal, Protocol
@@ -16,8 +16,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.causal.condition import Condition, Shift
 from jaxgen.nn.conv import Size, conv, conv_adjoint
-from jaxgen.nn.layers import LabelShift, concat_elu, dropout, fold_keys
+from jaxgen.nn.layers import concat_elu, dropout, fold_keys
 
 Stream = Literal["above", "left"]
 """above: sees its own row and those above it, to both sides; left: what is to the right, too, it
@@ -34,7 +35,7 @@ class Runner(Protocol):
         """The layer's output for x, plus `linked`, what the stream above adds to it."""
 
     def inner(
-        self, pyramid: "Pyramid", x: Array, label: Array | None, keys: Array | None, above: Any
+        self, pyramid: "Pyramid", x: Array, condition: Condition, keys: Array | None, above: Any
     ) -> tuple[Array, Any]:
         """x at half the resolution through the inner pyramid, and back; and what that has seen."""
 
@@ -46,7 +47,7 @@ class StreamConv(nn.Module):
     stream: Stream
     stride: int = 1
     gain: float = 1.0
-    """Of the initial kernel."""
+    """A factor of the initial kernel."""
 
     @nn.compact
     def weights(self, inputs: int) -> tuple[Float[Array, "2 k i o"], Float[Array, "1 1 1 o"]]:
@@ -91,7 +92,7 @@ class Grow(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w i"], size: Size, row: Int[Array, ""] | None = None
     ) -> Float[Array, "b h2 w2 o"]:
-        """Of that size; or, from one row, of the one row with that number (stream above)."""
+        """x at that size; or, from one row, the one row with that number (stream above)."""
         kernel, bias = self.weights(x.shape[-1])
         if row is not None:
             kernel = lax.dynamic_slice_in_dim(kernel, row % 2, 1)
@@ -120,13 +121,13 @@ class GatedBlock(nn.Module):
         # Small, so that a block adds little at first; in place of the paper's weight
         # normalization with its data-dependent initialization.
         self.second = StreamConv(2 * self.features, self.stream, gain=0.1)
-        self.label = LabelShift()
+        self.shift = Shift()
 
     def __call__(
         self,
         x: Float[Array, "b h w f"],
         run: Runner,
-        label: Array | None,
+        condition: Condition,
         keys: Key[Array, " b"] | None,
         above: Float[Array, "b h w f"] | None,
         skip: Float[Array, "b h w f"] | None = None,
@@ -137,7 +138,7 @@ class GatedBlock(nn.Module):
         if skip is not None:
             h = h + self.shortcut(concat_elu(skip))
         h = run.conv(self.second, dropout(keys, concat_elu(h), self.dropout))
-        value, gate = jnp.split(self.label(h, label), 2, -1)
+        value, gate = jnp.split(self.shift(h, condition), 2, -1)
         return x + value * jax.nn.sigmoid(gate)
 
 
@@ -168,7 +169,7 @@ class Pyramid(nn.Module):
         self,
         x: Float[Array, "b h w f"],
         run: Runner,
-        label: Array | None,
+        condition: Condition,
         keys: Key[Array, " b"] | None,
         above: Any,
     ) -> tuple[Float[Array, "b h w f"], Any]:
@@ -177,16 +178,16 @@ class Pyramid(nn.Module):
         of = lambda i: None if links is None else links[i]  # noqa: E731
         skips, seen, inner_seen = [x], [], None
         for i, block in enumerate(self.down):
-            x = block(x, run, label, fold_keys(keys, i), of(i))
+            x = block(x, run, condition, fold_keys(keys, i), of(i))
             skips.append(x)
             seen.append(x)
         if self.scales > 1:
             inner_keys = fold_keys(keys, 2 * self.blocks + 1)
-            x, inner_seen = run.inner(self, x, label, inner_keys, inner_links)
+            x, inner_seen = run.inner(self, x, condition, inner_keys, inner_links)
         else:
             x = skips.pop()
         for i, block in enumerate(self.up, self.blocks):
-            x = block(x, run, label, fold_keys(keys, i), of(i), skips.pop())
+            x = block(x, run, condition, fold_keys(keys, i), of(i), skips.pop())
             seen.append(x)
         return x, (seen, inner_seen)
 
@@ -199,7 +200,7 @@ class Whole:
         return y if linked is None else y + linked
 
     def inner(
-        self, pyramid: Pyramid, x: Array, label: Array | None, keys: Array | None, above: Any
+        self, pyramid: Pyramid, x: Array, condition: Condition, keys: Array | None, above: Any
     ) -> tuple[Array, Any]:
-        small, seen = pyramid.smaller(pyramid.shrink(x), self, label, keys, above)
+        small, seen = pyramid.smaller(pyramid.shrink(x), self, condition.halved(), keys, above)
         return pyramid.grow(small, (x.shape[1], x.shape[2])), seen

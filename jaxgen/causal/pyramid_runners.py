@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxgen.causal.condition import Condition
 from jaxgen.causal.pyramid import Pyramid, StreamConv
 
 Nested = Any
@@ -30,20 +31,20 @@ class Row:
 
     def __init__(self, row: Int[Array, ""], before: Nested | None) -> None:
         self._row, self._before = row, _each(before)
-        self._kept: list[Any] = []
+        self._states: list[Any] = []
 
     @property
     def states(self) -> Nested:
         """What is kept of this row."""
-        return tuple(self._kept)
+        return tuple(self._states)
 
     def conv(self, layer: StreamConv, x: Array, linked: Array | None = None) -> Array:
         before = next(self._before)
-        self._kept.append(x)
+        self._states.append(x)
         return layer(jnp.concatenate([jnp.zeros_like(x) if before is None else before, x], 1), 0)
 
     def inner(
-        self, pyramid: Pyramid, x: Array, label: Array | None, keys: Array | None, above: Any
+        self, pyramid: Pyramid, x: Array, condition: Condition, keys: Array | None, above: Any
     ) -> tuple[Array, Any]:
         before = next(self._before)
         x_before, last, inside = (jnp.zeros_like(x), None, None) if before is None else before
@@ -52,12 +53,12 @@ class Row:
         def run() -> Any:
             bound, runner = bind(), Row(self._row // 2, inside)
             shrunk = bound.shrink(jnp.concatenate([x_before, x], 1), 0)
-            small, seen = bound.smaller(shrunk, runner, label, None, None)
+            small, seen = bound.smaller(shrunk, runner, condition.halved(), None, None)
             return (small, runner.states), seen
 
-        kept, seen = _every_second(self._row % 2 == 0, run, before and (last, inside))
-        self._kept.append((x, *kept))
-        return pyramid.grow(kept[0], (1, x.shape[2]), self._row), seen
+        states, seen = _every_second(self._row % 2 == 0, run, before and (last, inside))
+        self._states.append((x, *states))
+        return pyramid.grow(states[0], (1, x.shape[2]), self._row), seen
 
 
 class AboveOfRow:
@@ -76,7 +77,7 @@ class AboveOfRow:
 
     @property
     def shares(self) -> Nested:
-        """Of each layer [b 1 w o]; of the inner pyramid (that of its first convolution, its last
+        """Each layer's [b 1 w o]; the inner pyramid's (that of its first convolution, its last
         output row, those inside)."""
         return tuple(self._shares)
 
@@ -88,7 +89,7 @@ class AboveOfRow:
         return self._shares[-1]
 
     def inner(
-        self, pyramid: Pyramid, x: Array, label: Array | None, keys: Array | None, above: Any
+        self, pyramid: Pyramid, x: Array, condition: Condition, keys: Array | None, above: Any
     ) -> tuple[Array, Any]:
         before = next(self._before)
         row = jnp.zeros_like(x) if before is None else before[0]
@@ -97,7 +98,7 @@ class AboveOfRow:
         def run() -> Any:
             bound, runner = bind(), AboveOfRow(self._row // 2, before and before[2])
             shrunk = bound.shrink.of_row_above(row)
-            small, _ = bound.smaller(shrunk, runner, label, None, above)
+            small, _ = bound.smaller(shrunk, runner, condition.halved(), None, above)
             return (), (shrunk, jnp.zeros_like(small), runner.shares, runner.rows)
 
         _, (shrunk, last, shares, inside) = _every_second(self._row % 2 == 0, run, before and ())
@@ -118,20 +119,20 @@ class Pixel:
     def __init__(self, row: Array, column: Array, shares: Nested, left: Nested) -> None:
         self._row, self._column = row, column
         self._shares, self._left = _each(shares), _each(left)
-        self._kept: list[Any] = []
+        self._states: list[Any] = []
 
     @property
     def states(self) -> Nested:
         """What is kept of this pixel."""
-        return tuple(self._kept)
+        return tuple(self._states)
 
     def conv(self, layer: StreamConv, x: Array, linked: Array | None = None) -> Array:
-        self._kept.append(x)
+        self._states.append(x)
         share = _at(next(self._shares), self._column)
         return share + layer.of_own_row(next(self._left), x)
 
     def inner(
-        self, pyramid: Pyramid, x: Array, label: Array | None, keys: Array | None, above: Any
+        self, pyramid: Pyramid, x: Array, condition: Condition, keys: Array | None, above: Any
     ) -> tuple[Array, Any]:
         share, above_row, shares = next(self._shares)
         left, last, inside = next(self._left)
@@ -141,14 +142,14 @@ class Pixel:
         def run() -> Any:
             bound, runner = bind(), Pixel(*half, shares, inside)
             shrunk = _at(share, half[1]) + bound.shrink.of_own_row(left, x)
-            small, _ = bound.smaller(shrunk, runner, label, None, None)
+            small, _ = bound.smaller(shrunk, runner, condition.halved(), None, None)
             return (small, runner.states), ()
 
         here = (self._row % 2 == 0) & (self._column % 2 == 0)
         last = jnp.where(self._row % 2 == 0, last, _at(above_row, half[1]))
-        kept, _ = _every_second(here, run, (last, inside))
-        self._kept.append((x, *kept))
-        return pyramid.grow.pixel(kept[0], self._row, self._column), None
+        states, _ = _every_second(here, run, (last, inside))
+        self._states.append((x, *states))
+        return pyramid.grow.pixel(states[0], self._row, self._column), None
 
 
 def write_pixel(rows: Nested, pixel: Nested, row: Array, column: Array) -> Nested:
@@ -191,8 +192,8 @@ def _binder(pyramid: Pyramid) -> Callable[[], Pyramid]:
 
 
 def _every_second(here: Array, run: Callable[[], Any], last: Any | None) -> tuple[Any, Any]:
-    """What `run` returns where it is time, (kept, given), else what was kept last and zeros; before
-    there is a last, it is run."""
+    """What `run` returns where it is time, (states, given), else what was kept last and zeros;
+    before there is a last, it is run."""
     if last is None:
         return run()
     _, given = jax.eval_shape(run)

@@ -6,114 +6,121 @@ the left. What its layers remember in between lies in their Linen collection "ca
 zeros, which is what lies outside the image.
 """
 
+import abc
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from jaxgen.causal.samplers import Draw, Pixels, Stepper, keep_known, stacked
-from jaxgen.nn.layers import one_hot
-from jaxgen.spec import ImageSpec
+from jaxgen.causal.condition import NOTHING, Condition
+from jaxgen.causal.samplers import Draw, Pixels, Stepper, dtype_of, keep_known, stacked
+from jaxgen.spec import DataSpec
 
 
-class StreamedNet(nn.Module):
+class StreamedNet(nn.Module, abc.ABC):
     """A network whose `features` at a pixel depend on earlier pixels alone.
 
-    The label is one-hot [b k], or None. A subclass offers a submodule `head` (see `Head`), and the
-    three methods that raise here.
+    A subclass offers a submodule `head` (see `Head`).
     """
 
-    num_classes: int
-
+    @abc.abstractmethod
     def features(
-        self, x: Float[Array, "b h w c"], label: Array | None, keys: Key[Array, " b"] | None
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
-        """Of every pixel of whole images; keys turn dropout on."""
-        raise NotImplementedError
+        """The features of every pixel of whole images; keys turn dropout on."""
 
-    def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
-        """Takes the row above, zeros before the first, into the cache."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
+        """Takes the row above, zeros before the first, into the cache; the condition is the row's
+        own."""
 
+    @abc.abstractmethod
     def pixel(
-        self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
+        self, left: Float[Array, "b c"], column: Int[Array, ""], condition: Condition
     ) -> Float[Array, "b f"]:
         """The features of one pixel, given the one to its left (zeros in column 0)."""
-        raise NotImplementedError
 
     def __call__(
         self,
         x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
+        condition: Condition = NOTHING,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """The parameters of every sub-pixel given those before it."""
-        features = self.features(x, one_hot(label, self.num_classes, x.dtype), keys)
-        return self.head(features, x)  # type: ignore[attr-defined]
+        return self.head(self.features(x, condition, keys), x)  # type: ignore[attr-defined]
 
-    def stepper(self, spec: ImageSpec, draw: Draw, label: Int[Array, " b"] | None) -> Stepper:
+    def stepper(self, spec: DataSpec, draw: Draw, condition: Condition) -> Stepper:
         """What the cached sampler runs; the module must be bound."""
-        return _Streamed(self, spec, draw, one_hot(label, self.num_classes, jnp.float32))
+        return _Streamed(self, spec, draw, condition)
 
 
 class _Streamed:
-    """See `sampling.Stepper`."""
+    """See `samplers.Stepper`."""
 
-    def __init__(self, net: StreamedNet, spec: ImageSpec, draw: Draw, label: Array | None) -> None:
-        self._net, self._spec, self._draw, self._label = net, spec, draw, label
+    def __init__(self, net: StreamedNet, spec: DataSpec, draw: Draw, condition: Condition) -> None:
+        self._net, self._spec, self._draw, self._condition = net, spec, draw, condition
         self._module, self._variables = net.unbind()
+        self._dtype = dtype_of(net)
 
     def _run(self, cache: Any, method: str, *inputs: Any) -> tuple[Any, Any]:
         variables = {**self._variables, "cache": cache}
-        out, new = self._module.apply(
-            variables, *inputs, self._label, method=method, mutable=["cache"]
-        )
+        out, new = self._module.apply(variables, *inputs, method=method, mutable=["cache"])
         return out, new.get("cache", {})
 
     def start(self, batch: int) -> Any:
         """The empty cache, and the row above the first."""
-        above = jnp.zeros((batch, self._spec.width, self._spec.channels))
+        above = jnp.zeros((batch, self._spec.width, self._spec.channels), self._dtype)
 
         def caches() -> Any:
-            _, cache = self._run({}, "begin_row", above)
-            return self._run(cache, "pixel", above[:, 0], jnp.int32(0))[1]
+            row = self._condition.row(0)
+            pixel = row if row.maps is None else row.having(row.maps[:, 0, 0])
+            _, cache = self._run({}, "begin_row", above, row)
+            return self._run(cache, "pixel", above[:, 0], jnp.int32(0), pixel)[1]
 
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(caches)), above
 
-    def begin(self, rows: Any) -> tuple[Any, Any]:
-        """See `Stepper`; a column gets only its number: the cache has what is above it."""
-        cache, above = rows
-        _, cache = self._run(cache, "begin_row", above)
-        return (cache, jnp.zeros_like(above[:, 0])), jnp.arange(above.shape[1])
+    def begin(self, rows: Any, row: Int[Array, ""]) -> tuple[Any, Any]:
+        """See `Stepper`; a column gets its number and its maps: the cache has what is above it."""
+        (cache, above), condition = rows, self._condition.row(row)
+        _, cache = self._run(cache, "begin_row", above, condition)
+        maps = None if condition.maps is None else condition.maps[:, 0].swapaxes(0, 1)
+        return (cache, jnp.zeros_like(above[:, 0])), (jnp.arange(above.shape[1]), maps)
 
     def pixel(
         self, left: Any, above: Any, pixels: Pixels, state: Any
     ) -> tuple[Any, Any, Array, Any, Any]:
         """See `Stepper`; the row keeps the pixel's levels as floats."""
-        features, cache = self._run(left[0], "pixel", left[1], above)
+        column, maps = above
+        condition = self._condition.having(maps)
+        features, cache = self._run(left[0], "pixel", left[1], column, condition)
         levels = jnp.where(pixels.keep, pixels.given, 0).astype(jnp.uint8)
         records = []
         for channel in range(self._spec.channels):
-            params = self._net.head(features, self._spec.to_float(levels))  # type: ignore[attr-defined]
+            x = self._spec.to_float(levels).astype(self._dtype)
+            params = self._net.head(features, x)  # type: ignore[attr-defined]
             noise = pixels.noise[channel]
             state, level, record = self._draw.pick(state, noise, params[:, channel])
             records.append(record)
             levels = keep_known(levels, level, pixels, channel)
-        x = self._spec.to_float(levels)
+        x = self._spec.to_float(levels).astype(self._dtype)
         return (cache, x), x, levels, state, stacked(records)
 
-    def end(self, rows: Any, left: Any, kept: Any) -> Any:
+    def end(self, rows: Any, left: Any, memos: Any) -> Any:
         """The cache, and the row that is now above."""
-        return left[0], kept.swapaxes(0, 1)
+        return left[0], memos.swapaxes(0, 1)
 
 
-def recall(module: nn.Module, name: str, shape: tuple[int, ...]) -> Array:
+def recall(module: nn.Module, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """What the module remembers under that name; zeros if nothing yet."""
-    kept: Array | None = module.get_variable("cache", name)
-    return jnp.zeros(shape) if kept is None else kept
+    value: Array | None = module.get_variable("cache", name)
+    return jnp.zeros(shape, dtype) if value is None else value
 
 
 def remember(module: nn.Module, name: str, value: Any) -> None:

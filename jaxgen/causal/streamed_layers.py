@@ -27,7 +27,7 @@ def _with_left(
     the module remembers them."""
     if not left:
         return x
-    past = recall(module, "left", (left, *x.shape))
+    past = recall(module, "left", (left, *x.shape), x.dtype)
     now = jnp.concatenate([jnp.where(column == 0, 0.0, past), x[None]])
     remember(module, "left", now[1:])
     return now.swapaxes(0, 1).reshape(x.shape[0], -1)
@@ -42,14 +42,15 @@ class DownConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], by_row: bool = False) -> Float[Array, "b h w o"]:
-        """Of whole images; or, `by_row`, of the next row, h = 1."""
+        """The layer on whole images; or, `by_row`, on the next row, h = 1."""
         batch, _, width, features = x.shape
         shape = (self.rows, self.columns, features, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         above, side = self.rows - 1, self.columns // 2
         if by_row and above:
-            x = jnp.concatenate([recall(self, "rows", (batch, above, width, features)), x], 1)
+            shape = batch, above, width, features
+            x = jnp.concatenate([recall(self, "rows", shape, x.dtype), x], 1)
             remember(self, "rows", x[:, 1:])
             above = 0
         return conv(x, kernel, 1, ((above, 0), (side, side))) + bias[None, None, None]
@@ -65,7 +66,7 @@ class RightConv(nn.Module):
     def __call__(
         self, x: Float[Array, "b *hw i"], column: Int[Array, ""] | None = None
     ) -> Float[Array, "b *hw o"]:
-        """Of whole images [b h w i]; or of one pixel [b i], in that column."""
+        """The layer on whole images [b h w i]; or on one pixel [b i], in that column."""
         shape = (1, self.columns, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -91,7 +92,7 @@ class DownRightConv(nn.Module):
     def __call__(
         self, x: Float[Array, "b *hw i"], column: Int[Array, ""] | None = None
     ) -> Float[Array, "b *hw o"]:
-        """Of whole images [b h w i]; or of one pixel [b i], in that column."""
+        """The layer on whole images [b h w i]; or on one pixel [b i], in that column."""
         shape = (self.rows, self.columns, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -112,7 +113,7 @@ class DownRightConv(nn.Module):
         above, left = self.rows - 1, self.columns - 1
         if not above:
             return
-        rows = recall(self, "rows", (above, width, batch, kernel.shape[2]))
+        rows = recall(self, "rows", (above, width, batch, kernel.shape[2]), kernel.dtype)
         padded = jnp.pad(rows, ((0, 0), (left, 0), (0, 0), (0, 0)))
         taps = [row[i : i + width] for row in padded for i in range(self.columns)]
         share = jnp.concatenate(taps, -1) @ kernel[:-1].reshape(-1, self.features)

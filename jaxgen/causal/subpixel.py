@@ -1,5 +1,7 @@
 """Networks that are run from sub-pixel to sub-pixel with one carry."""
 
+import abc
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -7,77 +9,85 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxgen.causal.samplers import Draw, Pixels, Stepper, keep_known, stacked
+from jaxgen.causal.condition import Condition
+from jaxgen.causal.samplers import Draw, Pixels, Stepper, dtype_of, keep_known, stacked
 from jaxgen.distributions.likelihoods import Likelihood
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 PIXELWISE = ("inputs", "outputs", "biases")
 """The parameters whose leading axis is that of pixels."""
 
 
-class SubpixelNet(nn.Module):
+class SubpixelNet(nn.Module, abc.ABC):
     """A network that is run, to sample, from sub-pixel to sub-pixel with one carry [b …].
 
-    A subclass offers the three methods that raise here. Parameters of pixels are named in
-    `PIXELWISE`: what each sub-pixel gives to f hidden units, and what it takes of g of them.
+    Parameters of pixels are named in `PIXELWISE`: what each sub-pixel gives to f hidden units, and
+    what it takes of g of them.
     """
 
-    spec: ImageSpec
+    shape: tuple[int, int, int]
+    """Height, width and channels of x."""
     dropout: float
     likelihood: Likelihood
 
+    @property
+    def dims(self) -> int:
+        """The number of sub-pixels."""
+        return math.prod(self.shape)
+
     def pixelwise(self, into: int, out: int) -> tuple[Array, Array, Array]:
         """Makes the parameters of `PIXELWISE`, for so many hidden units."""
-        spec, normal = self.spec, nn.initializers.normal
-        pixels, p = (spec.height * spec.width, spec.channels), self.likelihood.num_params
+        (height, width, channels), normal = self.shape, nn.initializers.normal
+        pixels, p = (height * width, channels), self.likelihood.num_params
         return (
-            self.param("inputs", normal(spec.dims**-0.5), (*pixels, into)),
+            self.param("inputs", normal(self.dims**-0.5), (*pixels, into)),
             self.param("outputs", normal(out**-0.5), (*pixels, out, p)),
             self.param("biases", nn.initializers.zeros, (*pixels, p)),
         )
 
-    def begin(self, batch: int, label: Int[Array, " b"] | None) -> Any:
+    @abc.abstractmethod
+    def begin(self, batch: int, condition: Condition) -> Any:
         """The carry before the first sub-pixel."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def weights(self) -> Any:
         """What `emit` and `absorb` need of each sub-pixel, leading axes [h*w c]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def emit(self, carry: Any, weights: Any) -> tuple[Any, Float[Array, "b p"]]:
         """The parameters of the sub-pixel whose weights these are, and the carry."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def absorb(self, carry: Any, weights: Any, v: Float[Array, " b"]) -> Any:
         """The carry after that sub-pixel, `v` its level in [-1, 1]."""
-        raise NotImplementedError
 
-    def stepper(self, spec: ImageSpec, draw: Draw, label: Int[Array, " b"] | None) -> Stepper:
+    def stepper(self, spec: DataSpec, draw: Draw, condition: Condition) -> Stepper:
         """What the cached sampler runs; the module must be bound."""
-        return _Steps(self, spec, draw, label)
+        return _Steps(self, spec, draw, condition)
 
 
 class _Steps:
-    """See `sampling.Stepper`: the carry goes on from row to row; a column gets its weights."""
+    """See `samplers.Stepper`: the carry goes on from row to row; a column gets its weights."""
 
-    def __init__(self, net: SubpixelNet, spec: ImageSpec, draw: Draw, label: Array | None) -> None:
-        self._net, self._spec, self._draw, self._label = net, spec, draw, label
+    def __init__(self, net: SubpixelNet, spec: DataSpec, draw: Draw, condition: Condition) -> None:
+        self._net, self._spec, self._draw, self._condition = net, spec, draw, condition
+        self._dtype = dtype_of(net)
         by_row = lambda w: w.reshape(spec.height, spec.width, *w.shape[1:])  # noqa: E731
         self._weights = jax.tree.map(by_row, net.weights())
 
     def start(self, batch: int) -> Any:
-        """The carry, and the number of the row."""
-        return self._net.begin(batch, self._label), jnp.int32(0)
+        """The carry."""
+        return self._net.begin(batch, self._condition)
 
-    def begin(self, rows: Any) -> tuple[Any, Any]:
+    def begin(self, rows: Any, row: Int[Array, ""]) -> tuple[Any, Any]:
         """See `Stepper`."""
-        return rows, jax.tree.map(lambda w: w[rows[1]], self._weights)
+        return rows, jax.tree.map(lambda w: w[row], self._weights)
 
     def pixel(
         self, left: Any, above: Any, pixels: Pixels, state: Any
     ) -> tuple[Any, Any, Array, Any, Any]:
         """See `Stepper`; the row keeps nothing."""
-        carry, row = left
+        carry = left
         levels = jnp.where(pixels.keep, pixels.given, 0).astype(jnp.uint8)
         records = []
         for channel in range(self._spec.channels):
@@ -86,11 +96,10 @@ class _Steps:
             state, level, record = self._draw.pick(state, pixels.noise[channel], params)
             records.append(record)
             levels = keep_known(levels, level, pixels, channel)
-            v = self._spec.to_float(levels[:, channel])
+            v = self._spec.to_float(levels[:, channel]).astype(self._dtype)
             carry = self._net.absorb(carry, weights, v)
-        return (carry, row), (), levels, state, stacked(records)
+        return carry, (), levels, state, stacked(records)
 
-    def end(self, rows: Any, left: Any, kept: Any) -> Any:
+    def end(self, rows: Any, left: Any, memos: Any) -> Any:
         """See `Stepper`."""
-        carry, row = left
-        return carry, row + 1
+        return left

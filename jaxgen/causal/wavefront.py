@@ -5,21 +5,22 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import Array, Bool, UInt8
 
-from jaxgen.causal.masked import Parts
-from jaxgen.causal.masked_stack import Stack, shift
-from jaxgen.causal.samplers import Draw, Pixels
-from jaxgen.spec import ImageSpec
+from jaxgen.causal.condition import NOTHING, Condition
+from jaxgen.causal.masked import Terms
+from jaxgen.causal.masked_stack import Stack, of_place, shift
+from jaxgen.causal.samplers import Draw, Pixels, dtype_of
+from jaxgen.spec import DataSpec
 
 
 def sample_pixels_wavefront(
     network: Any,
-    spec: ImageSpec,
+    spec: DataSpec,
     draw: Draw,
     image: UInt8[Array, "b h w c"],
     known: Bool[Array, "b h w c"],
-    label: Int[Array, " b"] | None = None,
+    condition: Condition = NOTHING,
 ) -> UInt8[Array, "b h w c"]:
     """Fills in the unknown sub-pixels along diagonals: pixel (r, c) at time c + lag * r.
 
@@ -28,33 +29,16 @@ def sample_pixels_wavefront(
     Slot j of step T and phase p is row T - j, column lag * j + p: h + w/lag steps of lag phases
     in place of h*w pixels, each on up to w/lag pixels at once.
     """
-    batch, height, width, channels = image.shape
-    lag = max(p.kernel // 2 for p in Stack(network, spec, draw, None).spatial) + 1
+    (batch, height, width, channels), dtype = image.shape, dtype_of(network)
+    lag = max(terms.kernel // 2 for terms in Stack(network, spec, draw, NOTHING).spatial) + 1
     slots = -(-width // lag)
-    many = None if label is None else jnp.tile(label, slots)
+    vector, maps = condition.astype(dtype)
+    many = Condition(None if vector is None else jnp.tile(vector, (slots, 1)))
     stack = Stack(network, spec, draw, many)
     rows, columns, inside = _diagonals(height, width, lag)
 
-    def skewed(x: Array) -> Array:
-        """[b h w c] -> [steps phases slots*b c]."""
-        picked = x.transpose(1, 2, 0, 3)[rows, columns]
-        return picked.reshape(*picked.shape[:2], slots * batch, channels)
-
-    def past(parts: Parts, history: Array, phase: int) -> Array:
-        """A layer's share of all taps before the centre [slots*b o], from its last inputs
-        [times slots b i], newest last."""
-        reach = parts.kernel // 2
-        taps = []
-        for up in range(reach, -1, -1):
-            for right in range(-reach, reach + 1 if up else 0):
-                ago = lag * up - right
-                # The slot where that pixel was drawn, beside this one's.
-                taps.append(shift(history[-ago], (phase - ago) // lag + up))
-        context = jnp.concatenate(taps, -1).reshape(slots * batch, -1)
-        return context @ parts.before.reshape(context.shape[1], -1) + parts.bias
-
     def step(histories: Any, now: Any) -> tuple[Any, Array]:
-        given, keep, valid, positions = now
+        given, keep, valid, positions, maps = now
         noise = draw.noise(positions.reshape(-1))
         noise = noise.reshape(lag, slots, channels, *noise.shape[1:])
         drawn = []
@@ -62,8 +46,10 @@ def sample_pixels_wavefront(
             by_channel = noise[phase].swapaxes(0, 1)
             by_channel = by_channel.reshape(channels, slots * batch, *by_channel.shape[3:])
             pixels = Pixels(given[phase], keep[phase], by_channel)
-            shares = [past(p, x, phase) for p, x in zip(stack.spatial, histories, strict=True)]
-            levels, inputs, *_ = stack.draw(pixels, shares, push=False)
+            here = None if maps is None else maps[phase]
+            each = zip(stack.spatial, histories, strict=True)
+            shares = [_past(terms, x, phase, lag, here) for terms, x in each]
+            levels, inputs, *_ = stack.pass_pixel(pixels, shares, push=False)
             drawn.append(levels)
             # Beside the image there is nothing: zero, as the convolutions pad.
             alive = valid[phase][:, None, None]
@@ -74,15 +60,40 @@ def sample_pixels_wavefront(
         return histories, jnp.stack(drawn)
 
     histories = tuple(
-        jnp.zeros(((lag + 1) * (p.kernel // 2), slots, batch, p.before.shape[1]))
-        for p in stack.spatial
+        jnp.zeros(((lag + 1) * (terms.kernel // 2), slots, batch, terms.before.shape[1]), dtype)
+        for terms in stack.spatial
     )
     positions = ((rows * width + columns) * channels)[..., None] + np.arange(channels)
-    xs = (skewed(image), skewed(known), jnp.asarray(inside), jnp.asarray(positions))
-    _, levels = lax.scan(step, histories, xs)
-    levels = levels.reshape(*inside.shape, batch, channels)
+    skewed = lambda x: _skewed(x, rows, columns)  # noqa: E731
+    by_place = jnp.asarray(inside), jnp.asarray(positions), None if maps is None else skewed(maps)
+    _, levels = lax.scan(step, histories, (skewed(image), skewed(known), *by_place))
+    return _straight(levels.reshape(*inside.shape, batch, channels), height, width, lag)
+
+
+def _past(terms: Terms, history: Array, phase: int, lag: int, maps: Array | None) -> Array:
+    """A layer's share of all taps before the centre [slots*b o], from its last inputs
+    [times slots b i], newest last, and of the places' maps."""
+    reach, (_, slots, batch, _) = terms.kernel // 2, history.shape
+    taps = []
+    for up in range(reach, -1, -1):
+        for right in range(-reach, reach + 1 if up else 0):
+            ago = lag * up - right
+            # The slot where that pixel was drawn, beside this one's.
+            taps.append(shift(history[-ago], (phase - ago) // lag + up))
+    context = jnp.concatenate(taps, -1).reshape(slots * batch, -1)
+    return context @ terms.before.reshape(context.shape[1], -1) + of_place(terms, maps)
+
+
+def _skewed(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+    """[b h w c] -> [steps phases slots*b c]."""
+    picked = x.transpose(1, 2, 0, 3)[rows, columns]
+    return picked.reshape(*picked.shape[:2], -1, picked.shape[-1])
+
+
+def _straight(x: Array, height: int, width: int, lag: int) -> Array:
+    """[steps phases slots b c] -> [b h w c]."""
     row, column = np.ogrid[:height, :width]
-    return levels[row + column // lag, column % lag, column // lag].transpose(2, 0, 1, 3)
+    return x[row + column // lag, column % lag, column // lag].transpose(2, 0, 1, 3)
 
 
 def _diagonals(height: int, width: int, lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

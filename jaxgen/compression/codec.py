@@ -50,16 +50,16 @@ def compress(
     # Decoding ends where encoding began: the first states carry the digest at no cost.
     lanes = jax.device_put(_first_lanes(_digest(images, label)), device)
     step, stream = _step(model, CHUNK), np.zeros(_window(model, CHUNK), np.uint8)
-    parts = []
+    pieces = []
     for start in reversed(range(0, len(images), CHUNK)):
-        part = slice(start, start + CHUNK)
-        coded = np.arange(CHUNK) < len(images[part])
-        given = _filled(images[part]), _filled(label[part])
+        here = slice(start, start + CHUNK)
+        coded = np.arange(CHUNK) < len(images[here])
+        given = _filled(images[here]), _filled(label[here])
         _, _, slots = step(state, rans.Reader(lanes, jnp.int32(0)), stream, given, coded, False)
         lanes, out, there = rans.encode(lanes, slots)
-        parts.append(rans.join(out, there))
+        pieces.append(rans.join(out, there))
         tell(int(coded.sum()))
-    payload = np.asarray(lanes).astype("<u4").tobytes() + b"".join(reversed(parts))
+    payload = np.asarray(lanes).astype("<u4").tobytes() + b"".join(reversed(pieces))
     header = Header(len(images), CHUNK, fingerprint(model, state), made_by(model))
     return file_format.pack(header, payload)
 
@@ -95,8 +95,8 @@ def decompress(
         (lanes, read), drawn, _ = step(state, reader, now, given, coded, True)
         # A stream that leads astray may ask for bytes after its end.
         place = min(place + int(read), len(stream) - window)
-        part = slice(start, start + chunk)
-        images[part], label[part] = (np.asarray(x)[coded] for x in drawn)
+        here = slice(start, start + chunk)
+        images[here], label[here] = (np.asarray(x)[coded] for x in drawn)
         tell(int(coded.sum()))
     if not np.array_equal(lanes, _first_lanes(_digest(images, label))):
         raise UserError(
@@ -111,7 +111,9 @@ def decompress(
 def fingerprint(model: Autoregressive, state: NetState) -> bytes:
     """16 bytes that name what the probabilities follow from: the averaged parameters, the kind of
     model, its order and its images."""
-    text = f"{type(model).__name__} {model.order} {model.spec} {digest(state.ema)}"
+    order = model.pixel_order(0)
+    pixels = model.order if order is None else np.asarray(order).tolist()
+    text = f"{type(model).__name__} {pixels} {model.spec} {digest(state.ema)}"
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
@@ -163,7 +165,8 @@ def _step(model: Autoregressive, chunk: int) -> Callable[..., Any]:
             equal = jnp.zeros((chunk, spec.num_classes))
             reader, label, slot = pick(reader, label, equal)
             slots.append(jax.tree.map(lambda x: x[None], slot))
-        image = model.arrange(image)
+        chain = model.chain(state.ema)
+        image = chain.lay(image)
         levels = image.reshape(chunk, -1).T
         draw = samplers.Draw(
             lambda positions: levels[positions],
@@ -171,12 +174,12 @@ def _step(model: Autoregressive, chunk: int) -> Callable[..., Any]:
             reader,
         )
         drawn, reader, by_place = samplers.run_cached(
-            model.bind(state), model.arranged, draw, image, jnp.zeros(image.shape, bool),
-            label if spec.num_classes else None,
+            chain.bound, chain.laid, draw, image, jnp.zeros(image.shape, bool),
+            model.condition(label, None),
         )  # fmt: skip
         slots.append(jax.tree.map(lambda x: x.reshape(-1, chunk), by_place))
         together = jax.tree.map(lambda *x: jnp.concatenate(x), *slots)
-        return reader, (model.arrange(drawn), label), together
+        return reader, (chain.restore(drawn), label), together
 
     return jax.jit(step, compiler_options=_same_kernels())
 
@@ -193,9 +196,9 @@ def _window(model: Autoregressive, chunk: int) -> int:
     return rans.MOST * chunk * (model.spec.dims + 1)
 
 
-def _filled(part: np.ndarray) -> np.ndarray:
+def _filled(some: np.ndarray) -> np.ndarray:
     """A chunk's examples, zeros after them."""
-    return np.concatenate([part, np.zeros((CHUNK - len(part), *part.shape[1:]), part.dtype)])
+    return np.concatenate([some, np.zeros((CHUNK - len(some), *some.shape[1:]), some.dtype)])
 
 
 def _digest(images: np.ndarray, label: np.ndarray) -> bytes:
@@ -216,11 +219,21 @@ def _checked(
     model: Autoregressive, images: np.ndarray, label: np.ndarray | None
 ) -> Int32[np.ndarray, " n"]:
     """The labels, zeros if there are none; or a UserError."""
-    spec = model.spec
-    if not model.one_order:
+    if not isinstance(model, Autoregressive):
         raise UserError(
-            "compress: this model has random orders or is an ensemble, whose NLL no single order "
-            "codes: train it with --…random_orders=0 (and --made.masks=1)"
+            "compress needs a model that gives a probability to every sub-pixel in turn, and this "
+            "one does not: train an autoregressive one"
+        )
+    spec = model.spec
+    if model.num_components > 1:
+        raise UserError(
+            f"compress: this model's density is the mean of {model.num_components}, and a file is "
+            "coded by one: train it with one order of the pixels, and one set of connections"
+        )
+    if spec.source:
+        raise UserError(
+            "compress: this model makes x from a source, which a file does not hold: train one "
+            "whose data have none"
         )
     if images.dtype != np.uint8 or images.shape[1:] != spec.shape or not len(images):
         raise UserError(

@@ -8,7 +8,7 @@ from jaxgen.errors import UserError
 
 MAGIC = b"\x93jaxgen\n"
 VERSION = 1
-"""Of the format: of the header, of the coder and of the order in which symbols are coded."""
+"""The format's: it covers the header, the coder and the order in which symbols are coded."""
 
 START = struct.Struct("<8sH")
 FIXED = struct.Struct("<QIH16sB")  # payload bytes, images, chunk, fingerprint, bytes of text

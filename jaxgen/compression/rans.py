@@ -5,6 +5,9 @@ x -> (x // f) * 2^20 + s + x % f, so that it grows by log2(2^20 / f) bits; its l
 first, as many as keep it below 2^32. Decoding undoes that, last in, first out. Several states,
 the lanes, take turns on one stream of bytes (Giesen 2014, arXiv:1402.3392), so that symbols are
 coded side by side.
+
+Our own, because a level that is decoded decides the network's next input: coder and sampler are one
+compiled program, which a library on the host would leave at every sub-pixel.
 """
 
 from typing import NamedTuple

@@ -35,13 +35,17 @@ class Likelihood(abc.ABC):
     def log_prob(self, params: Float[Array, "*s p"], x: Int[Array, "*s"]) -> Float[Array, "*s"]:
         """Log mass of integer levels x, in nats per sub-pixel."""
 
+    @abc.abstractmethod
     def log_masses(self, params: Float[Array, "*s p"]) -> Float[Array, "*s k"]:
         """Log mass of every level, in nats."""
 
-        def of(level: Array) -> Array:
+    def each_level(self, params: Float[Array, "*s p"]) -> Float[Array, "*s k"]:
+        """`log_masses`, level by level from `log_prob`."""
+
+        def log_mass(level: Array) -> Array:
             return self.log_prob(params, jnp.full(params.shape[:-1], level))
 
-        return jax.vmap(of, out_axes=-1)(jnp.arange(self.levels))
+        return jax.vmap(log_mass, out_axes=-1)(jnp.arange(self.levels))
 
     @abc.abstractmethod
     def noise(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
@@ -78,7 +82,7 @@ class Bernoulli(Likelihood):
         if self.levels != 2:
             raise UserError(
                 f"a Bernoulli likelihood has two levels, the data {self.levels}: "
-                "binarize the data (--binarize=dynamic) or choose another (--vae.likelihood)"
+                "binarize the data (--binarize=dynamic) or choose another `likelihood`"
             )
 
     @property
@@ -89,6 +93,9 @@ class Bernoulli(Likelihood):
         logits = params[..., 0]
         # Three times as fast on CPU as x * logits - softplus(logits), with its gradient.
         return jax.nn.log_sigmoid(jnp.where(x == 1, logits, -logits))
+
+    def log_masses(self, params: Float[Array, "*s p"]) -> Float[Array, "*s k"]:
+        return self.each_level(params)
 
     def noise(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
         return jax.random.uniform(key, (*shape, 1))
@@ -118,7 +125,7 @@ class Categorical(Likelihood):
         return jnp.take_along_axis(log_p, x.astype(jnp.int32)[..., None], -1)[..., 0]
 
     def log_masses(self, params: Float[Array, "*s p"]) -> Float[Array, "*s k"]:
-        # The same by `log_prob` gathers every level: half of the time on CPU.
+        # The same by `each_level` gathers every level: half of the time on CPU.
         return jax.nn.log_softmax(params)
 
     def noise(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
@@ -159,6 +166,9 @@ class LocationScale(Likelihood):
         location, scale = self._location_scale(params)
         centred = x * (2.0 * self.half_bin) - 1.0 - location
         return (centred - self.half_bin) / scale, (centred + self.half_bin) / scale
+
+    def log_masses(self, params: Float[Array, "*s p"]) -> Float[Array, "*s k"]:
+        return self.each_level(params)
 
     def noise(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
         return getattr(jax.random, self.standard)(key, (*shape, 1))

@@ -47,6 +47,9 @@ class LogisticMixture(Likelihood):
         weights = jax.nn.log_softmax(params[..., : self.components])
         return logsumexp(weights + self.component_log_probs(params, x), -1)
 
+    def log_masses(self, params: Float[Array, "*s p"]) -> Float[Array, "*s k"]:
+        return self.each_level(params)
+
     def noise(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
         """k Gumbel numbers for the component, and the component's own noise for the value."""
         key_component, key_value = jax.random.split(key)

@@ -8,7 +8,7 @@ import pytest
 from jaxgen.causal.check import CHUNK, check_autoregressive
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def _linear(matrix, shape, trailing=()):
@@ -119,7 +119,7 @@ def test_same_key_same_report(key):
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_pixelcnn_passes_and_a_reversed_one_does_not(swap, random_state):
-    model = PixelCNN(ImageSpec(4, 4, 3, 4), features=6, blocks=1, head=6, first_kernel=3)
+    model = PixelCNN(DataSpec(4, 4, 3, 4), features=6, blocks=1, head=6, first_kernel=3)
     params = random_state(model).net.params
     network = jax.jit(lambda x: model.network.apply({"params": params}, x))
     # B before G before R: the channels' order is part of the claim.

@@ -1,40 +1,35 @@
-"""The codec: sizes against the NLL, every damage and mistake, and the commands on pictures."""
+"""The codec: sizes against the NLL, and every damage and mistake."""
 
 import dataclasses
 import hashlib
 import math
 import zlib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.cli import command, main
 from jaxgen.compression import codec, file_format, rans
-from jaxgen.data.config import DataConfig
 from jaxgen.errors import UserError
-from jaxgen.media.pictures import grid, save_png
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
 from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM
-from jaxgen.runs.config import Run, TrainConfig
-from jaxgen.runs.saved import SavedRun
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 SMALL = {"features": 4, "blocks": 1, "head": 4, "first_kernel": 3, "dropout": 0.0}
 MODELS = {
-    "pixelcnn": PixelCNN(ImageSpec(8, 8, 1, 17), **SMALL),
+    "pixelcnn": PixelCNN(DataSpec(8, 8, 1, 17), **SMALL),
     "gated, conditional, columns": GatedPixelCNN(
-        ImageSpec(4, 5, 1, 2, num_classes=10), **SMALL, order="columns"
+        DataSpec(4, 5, 1, 2, num_classes=10), **SMALL, order="columns"
     ),
-    "pixelcnn, rgb": PixelCNN(ImageSpec(4, 4, 3, 256), **SMALL),
-    "gated, rgb, conditional": GatedPixelCNN(ImageSpec(3, 4, 3, 8, num_classes=3), **SMALL),
-    "diagonal": DiagonalBiLSTM(ImageSpec(3, 4, 1, 5), **SMALL),
-    "pixelcnnpp, rgb, mixtures": PixelCNNPP(ImageSpec(4, 3, 3, 9), features=4, components=2),
+    "pixelcnn, rgb": PixelCNN(DataSpec(4, 4, 3, 256), **SMALL),
+    "gated, rgb, conditional": GatedPixelCNN(DataSpec(3, 4, 3, 8, num_classes=3), **SMALL),
+    "diagonal": DiagonalBiLSTM(DataSpec(3, 4, 1, 5), **SMALL),
+    "made, random order": MADE(DataSpec(3, 4, 1, 5), hidden=(20,), random_orders=1, order_seed=3),
+    "pixelcnnpp, rgb, mixtures": PixelCNNPP(DataSpec(4, 3, 3, 9), features=4, components=2),
 }
 
 
@@ -48,7 +43,7 @@ def case(random_state):
             model, rng = MODELS[name], np.random.default_rng(0)
             # Parameters that do not exclude any level.
             state = jax.tree.map(lambda x: x * 0.5, random_state(model))
-            state = state.replace(ema=state.net.params)
+            state = state.replace(ema=state.net.variables)
             shape = (150, *model.spec.shape)
             images = rng.integers(model.spec.levels, size=shape, dtype=np.uint8)
             images = np.where(rng.random(shape) < 0.5, 0, images).astype(np.uint8)
@@ -60,7 +55,7 @@ def case(random_state):
 
 
 def nll_in_bytes(model, state, images, label):
-    batch = {"image": jnp.asarray(images), "index": jnp.arange(len(images))}
+    batch = {"x": jnp.asarray(images), "index": jnp.arange(len(images))}
     batch |= {} if label is None else {"label": jnp.asarray(label)}
     bits = np.asarray(-jax.jit(model.log_prob)(state.ema, batch), np.float64) / math.log(2)
     # No level has less than 1 of 2^20.
@@ -134,9 +129,14 @@ def file(case):
 
 
 def test_an_ensemble_is_refused(random_state):
-    model = MADE(ImageSpec(2, 2, 1, 2), hidden=(8,), random_orders=2)
-    with pytest.raises(UserError, match="random_orders=0"):
+    model = MADE(DataSpec(2, 2, 1, 2), hidden=(8,), random_orders=2)
+    with pytest.raises(UserError, match="the mean of 2, and a file is coded by one"):
         codec.compress(model, random_state(model), np.zeros((3, 2, 2, 1), np.uint8))
+
+
+def test_a_model_without_probabilities_of_sub_pixels_is_refused():
+    with pytest.raises(UserError, match="a probability to every sub-pixel in turn"):
+        codec.compress(object(), None, np.zeros((3, 2, 2, 1), np.uint8))
 
 
 def refused(model, state, data):
@@ -178,12 +178,19 @@ def test_another_model_is_refused(file, case):
     shifted = state.replace(ema=jax.tree.map(lambda x: x + 1e-7, state.ema))
     assert "other parameters" in refused(model, shifted, file)
     # Only the averaged parameters count, on whatever devices they are.
-    other = state.replace(net=state.net.replace(params=shifted.ema))
+    other = state.replace(net=state.net.replace(variables=shifted.ema))
     assert len(codec.decompress(model, jax.device_put(other, jax.devices()[1]), file)[0]) == 20
     turned = dataclasses.replace(model, order="columns")
     assert "another model (PixelCNN" in refused(turned, state, file)
     other_model, other_state, *_ = case("pixelcnn, rgb")
     assert "another model" in refused(other_model, other_state, file)
+
+
+def test_another_random_order_is_another_model(case):
+    model, state, images, _ = case("made, random order")
+    data = codec.compress(model, state, images[:5])
+    other = dataclasses.replace(model, order_seed=4)
+    assert "another model (MADE" in refused(other, state, data)
 
 
 def test_other_arithmetic_is_found_and_told_from_damage(file, case):
@@ -223,72 +230,3 @@ def test_a_network_without_sense_is_still_lossless(case):
     data = codec.compress(model, state, images[:40])
     np.testing.assert_array_equal(codec.decompress(model, state, data)[0], images[:40])
     assert len(data) == pytest.approx(40 * 64 * math.log2(17) / 8 + 140, rel=0.02)
-
-
-# Commands, on pictures.
-
-
-@pytest.fixture
-def run_command(case, monkeypatch, tmp_path):
-    """Runs one on the small PixelCNN as if it were a saved run."""
-    model, state, *_ = case("pixelcnn")
-    saved = SavedRun(Run("pixelcnn", model, DataConfig(), TrainConfig()), state, 0, {})
-    monkeypatch.setattr(command.Command, "load", lambda self: saved)
-    monkeypatch.setattr(main, "keep_compiled", lambda: None)
-    monkeypatch.chdir(tmp_path)
-    return lambda *argv: main.main([*argv, "--run=run"])
-
-
-@pytest.fixture
-def pictures(case, command):
-    """Names of five PNGs in the folder `given`, each with the model's levels alone."""
-    _, _, images, _ = case("pixelcnn")
-    Path("given").mkdir()
-    names = [f"given/{i:06d}.png" for i in range(5)]
-    for name, image in zip(names, images, strict=False):
-        save_png(name, grid(image[None], 17, pad=0, scale=1))
-    return names
-
-
-def test_pictures_come_back_as_the_same_files(command, pictures, case, capfd):
-    model, state, images, _ = case("pixelcnn")
-    command("compress", "--out=to/five.jxg", "--images", *pictures)
-    data = Path("to/five.jxg").read_bytes()
-    assert data == codec.compress(model, state, images[:5])
-    told = " ".join(capfd.readouterr().out.split())
-    assert f"5 images written to to/five.jxg file {len(data)} bytes" in told
-    ideal = nll_in_bytes(model, state, images[:5], None)
-    nats = ideal * 8 * math.log(2) / 5
-    assert f"NLL {ideal:.0f} bytes {ideal / 40:.4f} bits/dim {nats:.2f} nats an image" in told
-    assert f"PNG {sum(Path(p).stat().st_size for p in pictures)} bytes" in told
-    command("decompress", "--file=to/five.jxg", "--out=back")
-    assert sorted(p.name for p in Path("back").iterdir()) == [p[6:] for p in pictures]
-    for name in pictures:
-        assert Path(name).read_bytes() == Path("back", name[6:]).read_bytes()
-    command("decompress", "--file=to/five.jxg", "--out=five.npz")
-    assert (np.load("five.npz")["image"] == images[:5]).all()
-
-
-def test_mistakes_are_told_and_nothing_is_overwritten(command, pictures, capfd):
-    def refused(*argv):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            command(*argv)
-        out, err = capfd.readouterr()
-        assert (stopped.value.code, out) == (2, "")
-        return err
-
-    save_png("between.png", np.full((8, 8, 1), 100, np.uint8))
-    between = refused("compress", "--out=x.jxg", "--images", pictures[0], "between.png")
-    assert "between.png has values between the model's 17 levels" in between
-    assert not Path("x.jxg").exists()
-    command("compress", "--out=x.jxg", "--images", *pictures)
-    old = Path("x.jxg").read_bytes()
-    assert "--out=x.jxg exists" in refused("compress", "--out=x.jxg", "--images", pictures[0])
-    assert Path("x.jxg").read_bytes() == old
-    assert "--out=given exists" in refused("decompress", "--file=x.jxg", "--out=given")
-    assert "ends in .png or .npz" in refused("decompress", "--file=x.jxg", "--out=x.gif")
-    assert "--file=none cannot be read" in refused("decompress", "--file=none")
-    Path("half.jxg").write_bytes(old[:100])
-    assert "--file=half.jxg: it is cut short" in refused("decompress", "--file=half.jxg")
-    assert not Path("images.npz").exists()

@@ -1,37 +1,53 @@
 """What all autoregressive models share: likelihood, train step, samples, completions."""
 
-import dataclasses
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
 from jaxgen.causal import orders
-from jaxgen.causal.samplers import Draw, sample_pixels_cached, sample_pixels_naive
+from jaxgen.causal.condition import Condition
+from jaxgen.causal.samplers import draw_from
 from jaxgen.distributions.likelihoods import Bernoulli, Categorical, Likelihood
+from jaxgen.distributions.mixtures import LogisticMixture
 from jaxgen.errors import UserError
-from jaxgen.model import Batch, Completes, Inspection, Metrics, Model, example_keys, labels_or_all
-from jaxgen.optim.net import NetState, Params, Precision, apply_in, create, create_state
+from jaxgen.model import (
+    Batch,
+    Completes,
+    Embeds,
+    Inspection,
+    Metric,
+    Metrics,
+    Model,
+    Request,
+    Samples,
+    example_keys,
+    labels_or_all,
+)
+from jaxgen.models.autoregressive import ensemble
+from jaxgen.models.autoregressive.chain import Chain
+from jaxgen.models.autoregressive.nll_maps import nll_maps
+from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import train_net
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 @dataclass(frozen=True)
-class Autoregressive(Model[NetState], Completes):
-    """An explicit density by the chain rule over sub-pixels; trained by exact likelihood.
+class Autoregressive(Model[NetState], Samples, Completes, Embeds):
+    """An explicit density by the chain rule over sub-pixels, or the mean of several such densities;
+    trained by exact likelihood.
 
-    A subclass gives `network`: a module that is called with (x floats [b h w c] in [-1, 1], label
-    int [b] or None, keys [b] or None) and returns the parameters [b h w c p] of the likelihood of
-    every sub-pixel given those before it (keys turn dropout on), and that has a `stepper` (see
-    `sampling.Stepper`; `streams.StreamedNet` has one).
+    A subclass gives `network`, and may give what stands below it up to `__post_init__`; the rest
+    is final.
     """
 
-    spec: ImageSpec
+    spec: DataSpec
     order: orders.Order = "raster"
     """The order of the pixels; completions follow it too."""
     dropout: float = 0.5
@@ -42,162 +58,257 @@ class Autoregressive(Model[NetState], Completes):
     """cached: the cost of one forward pass; naive: the whole net per sub-pixel. The images are
     the same."""
     accumulate: int = 1
-    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    """Shares that a device's batch is taken in, one after another, for memory; the step is the
     same to rounding."""
     precision: Precision = "float32"
-    """Of the network in training. Parameters, losses and statistics are float32, and so are
-    evaluation and sampling: the figures are exact, and samplers agree to the bit."""
+    """What the network computes in, in training. Parameters, losses and statistics are float32,
+    and so are evaluation and sampling: the figures are exact, and samplers agree to the bit."""
     optimizer: Optimizer = Optimizer()
-    """Of the whole network."""
+    """How the network is trained."""
 
-    monitor: ClassVar[str] = "nll"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ema < 1:
-            raise UserError(f"--…ema must lie in [0, 1); got {self.ema}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--…dropout must lie in [0, 1); got {self.dropout}")
-        if self.accumulate < 1:
-            raise UserError(f"--…accumulate must be at least 1; got {self.accumulate}")
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "nll": Metric("negative log-likelihood", "nats per image", "lower", likelihood=True)
+    }
 
     @property
+    @abstractmethod
     def network(self) -> nn.Module:
-        """See the class."""
-        raise NotImplementedError
+        """A module that is called with (x floats [b h w c] in [-1, 1], a `Condition`, keys [b] or
+        None) and returns the parameters [b h w c p] of the likelihood of every sub-pixel given
+        those before it (keys turn dropout on). It has a `stepper` (see
+        `causal.samplers.Stepper`; `causal.streamed.StreamedNet` has one), and a method `features`
+        of (x, condition), [b h w f] or [b f]."""
 
-    @property
-    def parts(self) -> int:
-        return self.accumulate
+    def checks(self) -> None:
+        """Raises UserError where the subclass's fields cannot be."""
+
+    def network_facts(self) -> dict[str, str]:
+        """What is to be told of the network: how far the prediction of a pixel reaches, …"""
+        return {}
 
     @property
     def convolutional(self) -> bool:
         return True
 
     @property
+    def mixture(self) -> int:
+        """How many logistic densities the likelihood of a sub-pixel of more than two levels mixes;
+        0: it has one logit per level."""
+        return 0
+
+    @property
+    def num_components(self) -> int:
+        """How many densities the model is the mean of."""
+        return 1
+
+    def pixel_order(self, component: int | Array) -> Int[Array, "h*w"] | None:
+        """The order in which that component takes the pixels, where it is not `order`."""
+        return None
+
+    def of_component(self, variables: Variables, component: int | Array) -> Variables:
+        """That component's variables, whose network takes pixels that are laid in its order."""
+        return variables
+
+    def step_component(self, key: Key[Array, ""]) -> tuple[Key[Array, ""], int | Array]:
+        """A key for the dropout of a train step, and the component that the step trains."""
+        return key, 0
+
+    def __post_init__(self) -> None:
+        if not self.spec.levels:
+            raise UserError(
+                "the model gives a probability to every level, and the data are real numbers: "
+                "quantize them with --levels=N"
+            )
+        source = self.spec.source
+        if source and (source.height, source.width) != (self.spec.height, self.spec.width):
+            raise UserError(
+                f"a source must be as large as x, which it is laid beside; they have "
+                f"{source.height}x{source.width} and {self.spec.height}x{self.spec.width} places"
+            )
+        if not 0 <= self.ema < 1:
+            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}")
+        if self.accumulate < 1:
+            raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        self.checks()
+
+    @property
+    def monitor(self) -> str:
+        return "nll"
+
+    @property
+    def multiple(self) -> int:
+        return self.accumulate
+
+    @property
     def likelihood(self) -> Likelihood:
-        """Bernoulli for two levels, else one logit per level."""
-        return Bernoulli() if self.spec.levels == 2 else Categorical(self.spec.levels)
+        """Bernoulli for two levels, else what `mixture` says."""
+        levels = self.spec.levels
+        if levels == 2:
+            return Bernoulli()
+        return LogisticMixture(levels, self.mixture) if self.mixture else Categorical(levels)
 
     @property
-    def samplers(self) -> dict[str, Callable[..., Array]]:
-        """The functions that `sampler` names."""
-        return {"cached": sample_pixels_cached, "naive": sample_pixels_naive}
+    def arranged(self) -> DataSpec:
+        """What x is as the network takes it."""
+        return orders.arranged(self.order, self.spec)
 
-    @property
-    def one_order(self) -> bool:
-        """Whether every image has its pixels in one known order, as a codec needs."""
-        return True
+    def init(self, key: Key[Array, ""], batch: Batch) -> NetState:
+        example, x = self.spec.example(1), jnp.zeros((1, *self.arranged.shape))
+        condition = self.condition(example.get("label"), example.get("source"))
+        laid = orders.arrange_condition(self.order, condition)
+        return create_state(create(self.network, self.optimizer, key, x, laid))
 
-    @property
-    def arranged(self) -> ImageSpec:
-        """The images as the network takes them."""
-        if self.order != "columns":
-            return self.spec
-        return dataclasses.replace(self.spec, height=self.spec.width, width=self.spec.height)
+    def condition(self, label: Array | None, source: Array | None) -> Condition:
+        """What the network is given beside x: the label as a one-hot vector, the source as maps of
+        floats in [-1, 1]."""
+        vector = maps = None
+        if self.spec.num_classes and label is not None:
+            vector = jax.nn.one_hot(label, self.spec.num_classes, dtype=jnp.float32)
+        if self.spec.source and source is not None:
+            maps = self.spec.source.to_float(source)
+        return Condition(vector, maps)
 
-    def arrange(self, image: Array) -> Array:
-        """Images [b h w …] as the network takes them, or back again."""
-        return orders.arrange(self.order, image)
-
-    def init(self, key: Key[Array, ""]) -> NetState:
-        image = jnp.zeros((1, *self.arranged.shape))
-        label = jnp.zeros((1,), jnp.int32) if self.spec.num_classes else None
-        return create_state(create(self.network, self.optimizer, key, image, label))
+    def chain(self, variables: Variables, component: int | Array = 0) -> Chain:
+        """The density of one component, with these variables of the network."""
+        return Chain(
+            self.spec,
+            self.network,
+            self.of_component(variables, component),
+            self.likelihood,
+            self.order,
+            self.pixel_order(component),
+        )
 
     def log_prob(
         self,
-        params: Params,
+        variables: Variables,
         batch: Batch,
         keys: Key[Array, " b"] | None = None,
         precision: Precision = "float32",
+        component: int | Array = 0,
     ) -> Float[Array, "b h w c"]:
-        """log p of every sub-pixel given those before it, in nats; keys turn dropout on."""
-        image = self.arrange(batch["image"])
-        inputs = self.spec.to_float(image), batch.get("label"), keys
-        values = apply_in(precision, self.network, {"params": params}, *inputs)
-        return self.arrange(self.likelihood.log_prob(values, image))
+        """log p of every sub-pixel given those before it, in nats, under one component; keys turn
+        dropout on."""
+        condition = self.condition(batch.get("label"), batch.get("source"))
+        chain = self.chain(variables, component)
+        return chain.log_prob(batch["x"], condition, keys, precision)
 
     def train_step(
-        self, key: Key[Array, ""], state: NetState, batch: Batch, axis_name: str | None = None
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        batch: Batch,
+        step: int | Array,
+        axis_name: str | None = None,
     ) -> tuple[NetState, Metrics]:
-        def loss(params: Params, batch: Batch) -> tuple[Array, Metrics]:
-            nll = -self.training_log_prob(key, params, batch).sum((1, 2, 3)).mean()
-            return nll, {"nll": nll}
+        key, component = self.step_component(key)
 
-        return train_net(self.optimizer, self.ema, state, loss, batch, axis_name, self.parts)
+        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
+            keys = example_keys(key, batch["index"])
+            log_p = self.log_prob(variables, batch, keys, self.precision, component)
+            nll = -log_p.sum((1, 2, 3)).mean()
+            return nll, ({"nll": nll}, {})
 
-    def training_log_prob(
-        self, key: Key[Array, ""], params: Params, batch: Batch
-    ) -> Float[Array, "b h w c"]:
-        """What a step raises: `log_prob` with dropout."""
-        keys = example_keys(key, batch["index"])
-        return self.log_prob(params, batch, keys, self.precision)
+        return train_net(
+            self.optimizer, self.ema, state, loss, batch, step, axis_name, self.multiple
+        )
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
-        return {"nll": -self.log_prob(state.ema, batch).sum((1, 2, 3))}
+        def log_p(component: int | Array) -> Float[Array, " b"]:
+            return self.log_prob(state.ema, batch, component=component).sum((1, 2, 3))
+
+        return {"nll": -ensemble.log_mean(log_p, self.num_components)}
 
     def sample(
+        self, key: Key[Array, ""], state: NetState, num: int, request: Request = Request()
+    ) -> UInt8[Array, "num h w c"]:
+        """See `Samples`; each x is of one component, which (key, its number) draws."""
+        return self._drawn(key, state, num, request, None)
+
+    def translate(
         self,
         key: Key[Array, ""],
         state: NetState,
-        num: int,
-        label: Int[Array, " num"] | None = None,
-        temperature: float | Array = 1.0,
-        start: int | Array = 0,
-    ) -> UInt8[Array, "num h w c"]:
-        image = jnp.zeros((num, *self.spec.shape), jnp.uint8)
-        known = jnp.zeros(image.shape, bool)
-        return self.complete(key, state, image, known, label, temperature, start)
+        source: Shaped[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        way: str = "forth",
+        start: int | Int[Array, ""] = 0,
+    ) -> UInt8[Array, "b h w c"]:
+        """Draws x given each source. A model whose data always have one extends `Translates` too,
+        of which this is the method."""
+        if self.spec.source is None or way != "forth":
+            raise UserError("this model makes x from no source: train it on pairs")
+        return self._drawn(key, state, len(source), Request(label, start=start), source)
 
     def complete(
         self,
         key: Key[Array, ""],
         state: NetState,
-        image: UInt8[Array, "b h w c"],
+        x: UInt8[Array, "b h w c"],
         known: Array,
-        label: Int[Array, " b"] | None = None,
-        temperature: float | Array = 1.0,
-        start: int | Array = 0,
+        request: Request = Request(),
     ) -> UInt8[Array, "b h w c"]:
-        """Draws the sub-pixels that are not known, in the model's order, R before G before B.
+        """Draws the sub-pixels that are not known, in the order of the first component, R before G
+        before B.
 
         Each is conditioned on those before it; known sub-pixels further on are kept but cannot
         influence the ones before them.
         """
-        num = image.shape[0]
-        label = labels_or_all(self.spec, label, num, start)
-        draw = self.draw(example_keys(key, start + jnp.arange(num)), temperature)
-        given, known = self.arrange(image), self.arrange(known)
-        method = self.samplers[self.sampler]
-        drawn = method(self.bind(state), self.arranged, draw, given, known, label)
-        return self.arrange(drawn)
+        keys = example_keys(key, request.start + jnp.arange(x.shape[0]))
+        return self._filled(keys, state, x, known, request, None, 0)
 
-    def draw(self, keys: Key[Array, " b"], temperature: float | Array = 1.0) -> Draw:
-        """How the samplers draw: sub-pixel d of an image from (its key, d) alone."""
+    def _drawn(
+        self, key: Key[Array, ""], state: NetState, num: int, request: Request, source: Array | None
+    ) -> UInt8[Array, "num h w c"]:
+        x = jnp.zeros((num, *self.spec.shape), jnp.uint8)
+        known, keys = jnp.zeros(x.shape, bool), example_keys(key, request.start + jnp.arange(num))
 
-        def noise(positions: Array) -> Array:
-            at = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))(keys, positions)
-            return jax.vmap(jax.vmap(self.likelihood.noise))(at)
+        def drawn(component: int | Array) -> Array:
+            return self._filled(keys, state, x, known, request, source, component)
 
-        def pick(state: Any, noise: Array, params: Array) -> tuple[Any, Array, Any]:
-            return state, self.likelihood.pick(noise, params, temperature), ()
+        # No sub-pixel has that number: its noise is that of the component.
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, self.spec.dims)
+        return ensemble.each_of_one(own, drawn, self.num_components)
 
-        return Draw(noise, pick)
+    def _filled(
+        self,
+        keys: Key[Array, " b"],
+        state: NetState,
+        x: UInt8[Array, "b h w c"],
+        known: Array,
+        request: Request,
+        source: Array | None,
+        component: int | Array,
+    ) -> UInt8[Array, "b h w c"]:
+        if self.spec.source and source is None:
+            raise UserError("this model makes x from a source, and none is given: let it translate")
+        label = labels_or_all(self.spec, request.label, x.shape[0], request.start)
+        draw = draw_from(self.likelihood, keys, request.temperature)
+        chain, condition = self.chain(state.ema, component), self.condition(label, source)
+        return chain.fill(draw, x, known, condition, self.sampler)
 
-    def bind(self, state: NetState) -> Any:
-        """The network with the averaged parameters, as the samplers take it."""
-        return self.network.bind({"params": state.ema})
+    def embed(self, state: NetState, batch: Batch) -> Float[Array, "b f"]:
+        """Returns the mean over places of the network's last features, under the first component.
+        Labels are kept from it: a classifier would read them there."""
+        condition = self.condition(None, batch.get("source"))
+        return self.chain(state.ema).features(batch["x"], condition)
 
     def facts(self) -> dict[str, str]:
-        return {"sampling": f"{self.spec.dims} sub-pixels in turn, the cost of one forward pass"}
+        sampling = f"{self.spec.dims} sub-pixels in turn, the cost of one forward pass"
+        facts = {**self.network_facts(), "sampling": sampling}
+        if self.num_components == 1:
+            return facts
+        return {
+            **facts,
+            "density": f"the mean of {self.num_components} densities, which share all parameters; "
+            "one is trained a step, drawn at random; completions are of the first",
+            "sampling": f"{sampling}, for each of the {self.num_components} components",
+        }
 
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
-        """The per-pixel NLL: its mean over the batch, and for the first images."""
-        nats = -self.log_prob(state.ema, batch).sum(-1)
-        maps = {
-            "NLL per pixel (nats)": nats[None, :16],
-            "mean NLL per pixel (nats)": nats.mean(0)[None, None],
-        }
-        return Inspection({}, {"images of the NLL maps below": batch["image"][None, :16]}, maps)
+        """The NLL of every pixel, under the first component."""
+        return nll_maps(-self.log_prob(state.ema, batch).sum(-1), batch["x"])

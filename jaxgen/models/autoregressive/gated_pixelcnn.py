@@ -6,16 +6,17 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.streamed import StreamedNet, at_column, remember
 from jaxgen.causal.streamed_layers import DownConv, Head, RightConv, shift_down, shift_right
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.base import Autoregressive
-from jaxgen.nn.layers import LabelShift, dropout, fold_keys, gate
+from jaxgen.nn.layers import dropout, fold_keys, gate
 
 
 class GatedBlock(nn.Module):
-    """One layer of both stacks (the paper's figure 2), the label in each gate (equation 4)."""
+    """One layer of both stacks (the paper's figure 2), the condition in each gate (equation 4)."""
 
     features: int
     kernel: int
@@ -28,18 +29,18 @@ class GatedBlock(nn.Module):
         self.link = nn.Dense(double)
         self.right = RightConv(double, reach + 1)
         self.out = nn.Dense(self.features)
-        self.down_label, self.right_label = LabelShift(), LabelShift()
+        self.down_shift, self.right_shift = Shift(), Shift()
 
-    def vertical(self, v: Array, label: Array | None, by_row: bool) -> tuple[Array, Array]:
+    def vertical(self, v: Array, condition: Condition, by_row: bool) -> tuple[Array, Array]:
         """The vertical stack after this layer, and what it gives to the horizontal one."""
-        v = self.down_label(self.down(v, by_row), label)
+        v = self.down_shift(self.down(v, by_row), condition)
         return gate(v), self.link(v)
 
     def horizontal(
-        self, h: Array, link: Array, label: Array | None, keys: Any, column: Any
+        self, h: Array, link: Array, condition: Condition, keys: Any, column: Any
     ) -> Array:
         """The horizontal stack after this layer: of images, or of the pixel in that column."""
-        new = self.right_label(self.right(h, column) + link, label)
+        new = self.right_shift(self.right(h, column) + link, condition)
         new = self.out(dropout(keys, gate(new), self.dropout))
         return h + new if self.residual else new
 
@@ -64,36 +65,39 @@ class GatedPixelCNNNet(StreamedNet):
         ]
         self.head = Head(self.hidden, self.channels, self.likelihood)
 
-    def _vertical(self, v: Array, label: Array | None, by_row: bool) -> list[Array]:
+    def _vertical(self, v: Array, condition: Condition, by_row: bool) -> list[Array]:
         links: list[Array] = []
         for block in self.stack:
-            v, link = block.vertical(v, label, by_row)
+            v, link = block.vertical(v, condition, by_row)
             links.append(link)
         return links
 
     def _horizontal(
-        self, h: Array, links: list[Array], label: Array | None, keys: Any, column: Any
+        self, h: Array, links: list[Array], condition: Condition, keys: Any, column: Any
     ) -> Array:
         for i, (block, link) in enumerate(zip(self.stack, links, strict=True)):
-            h = block.horizontal(h, link, label, fold_keys(keys, i), column)
+            h = block.horizontal(h, link, condition, fold_keys(keys, i), column)
         return h
 
     def features(
-        self, x: Float[Array, "b h w c"], label: Array | None, keys: Key[Array, " b"] | None
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
-        links = self._vertical(shift_down(x), label, by_row=False)
-        return self._horizontal(shift_right(x), links, label, keys, None)
+        links = self._vertical(shift_down(x), condition, by_row=False)
+        return self._horizontal(shift_right(x), links, condition, keys, None)
 
-    def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
-        links = self._vertical(above[:, None], label, by_row=True)
+    def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
+        links = self._vertical(above[:, None], condition, by_row=True)
         remember(self, "links", tuple(link[:, 0] for link in links))
 
     def pixel(
-        self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
+        self, left: Float[Array, "b c"], column: Int[Array, ""], condition: Condition
     ) -> Float[Array, "b f"]:
         links: tuple[Array, ...] = self.get_variable("cache", "links")
         at = [at_column(link, column) for link in links]
-        return self._horizontal(left, at, label, None, column)
+        return self._horizontal(left, at, condition, None, column)
 
 
 @dataclass(frozen=True)
@@ -111,26 +115,30 @@ class GatedPixelCNN(Autoregressive):
     head: int = 64
     """Features of the hidden layer before the output."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
         for name in ("first_kernel", "kernel"):
             if getattr(self, name) % 2 == 0 or getattr(self, name) < 3:
-                raise UserError(f"--gated.{name} must be odd and at least 3")
+                raise UserError(f"`{name}` must be odd and at least 3")
         if min(self.features, self.head) < 1 or self.blocks < 0:
-            raise UserError("--gated.features and head must be positive, blocks not negative")
+            raise UserError("`features` and `head` must be positive, `blocks` not negative")
 
     @property
     def network(self) -> GatedPixelCNNNet:
         return GatedPixelCNNNet(
-            self.spec.num_classes, self.features, self.blocks, self.first_kernel, self.kernel,
-            self.dropout, self.head, self.spec.channels, self.likelihood,
-        )  # fmt: skip
+            width=self.features,
+            blocks=self.blocks,
+            first_kernel=self.first_kernel,
+            kernel=self.kernel,
+            dropout=self.dropout,
+            hidden=self.head,
+            channels=self.spec.channels,
+            likelihood=self.likelihood,
+        )
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         side = self.first_kernel // 2 + self.blocks * (self.kernel // 2)
         rows = side + 1
         return {
             "sees": f"{rows} rows above, {side} columns to each side, {side + 1} to the left in "
-            "the pixel's own row: no blind spot",
-            **super().facts(),
+            "the pixel's own row: no blind spot"
         }

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxgen.causal import orders
+from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.masked import degrees, layer_masks
 from jaxgen.causal.subpixel import SubpixelNet
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.any_order import AnyOrder
-from jaxgen.nn.layers import LabelShift, dropout, fold_keys, one_hot
+from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.optim.net import Params
 
 
@@ -33,19 +34,19 @@ class MADENet(SubpixelNet):
             for i, (a, b) in enumerate(zip(hidden, hidden[1:], strict=False), 1)
         ]
         self.hidden_biases = [self.param(f"bias_{i}", zeros, (n,)) for i, n in enumerate(hidden)]
-        self.labels = [LabelShift(name=f"label_{i}") for i in range(len(hidden))]
+        self.shifts = [Shift(name=f"shift_{i}") for i in range(len(hidden))]
 
-    def begin(self, batch: int, label: Int[Array, " b"] | None) -> tuple[Array, ...]:
-        """Every layer's biases [b f], and what the label adds to them."""
-        which = one_hot(label, self.spec.num_classes, self.inputs.dtype)
+    def begin(self, batch: int, condition: Condition) -> tuple[Array, ...]:
+        """Every layer's biases [b f], and what the condition adds to them."""
+        condition = condition.flat()
         return tuple(
-            shift(jnp.broadcast_to(bias, (batch, bias.size)), which)
-            for bias, shift in zip(self.hidden_biases, self.labels, strict=True)
+            shift(jnp.broadcast_to(bias, (batch, bias.size)), condition)
+            for bias, shift in zip(self.hidden_biases, self.shifts, strict=True)
         )
 
     def masked(self) -> list[Array]:
         """The weights of every layer, zero where its mask is; sub-pixels have their own axes."""
-        first, *between, last = map(jnp.asarray, layer_masks(self.spec.dims, self.hidden))
+        first, *between, last = map(jnp.asarray, layer_masks(self.dims, self.hidden))
         pixels = self.inputs.shape[:2]
         return [
             self.inputs * first.reshape(*pixels, -1),
@@ -56,23 +57,36 @@ class MADENet(SubpixelNet):
     def __call__(
         self,
         x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
+        condition: Condition = NOTHING,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """The parameters of every sub-pixel given those before it."""
-        inputs, *kernels, outputs = self.masked()
-        flat = lambda w: w.reshape(self.spec.dims, *w.shape[2:])  # noqa: E731
-        h = x.reshape(x.shape[0], -1) @ flat(inputs)
-        for i, bias in enumerate(self.begin(x.shape[0], label)):
+        *_, outputs = self.masked()
+        h = self.features(x, condition, keys)
+        out = jnp.einsum("bf,dfp->bdp", h, self._flat(outputs)) + self._flat(self.biases)[None]
+        return out.reshape(*x.shape, -1)
+
+    def features(
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b f"]:
+        """The units of the last hidden layer, each of which sees the sub-pixels of its degree."""
+        inputs, *kernels, _ = self.masked()
+        h = x.reshape(x.shape[0], -1) @ self._flat(inputs)
+        for i, bias in enumerate(self.begin(x.shape[0], condition)):
             h = bias + (h @ kernels[i - 1] if i else h)
             h = dropout(fold_keys(keys, i), jax.nn.relu(h), self.dropout)
-        out = jnp.einsum("bf,dfp->bdp", h, flat(outputs)) + flat(self.biases)[None]
-        return out.reshape(*x.shape, -1)
+        return h
+
+    def _flat(self, w: Array) -> Array:
+        return w.reshape(self.dims, *w.shape[2:])
 
     def weights(self) -> Any:
         """See `SubpixelNet`."""
         inputs, *_, outputs = self.masked()
-        place = jnp.arange(self.spec.dims).reshape(inputs.shape[:2])
+        place = jnp.arange(self.dims).reshape(inputs.shape[:2])
         return inputs, outputs, self.biases, place
 
     def emit(self, carry: Any, weights: Any) -> tuple[Any, Float[Array, "b p"]]:
@@ -82,7 +96,7 @@ class MADENet(SubpixelNet):
         side by side, and what they give to the next layer is added there, once.
         """
         _, outputs, bias, place = weights
-        sums, dims = list(carry), self.spec.dims
+        sums, dims = list(carry), self.dims
         layers = [jnp.asarray(degrees(units, dims)) for units in self.hidden]
         for i, kernel in enumerate(self.kernels):
             units = self.hidden[i]
@@ -107,44 +121,47 @@ class MADE(AnyOrder):
     masks: int = 1
     """Ways to connect the hidden units, for each order: an ensemble as random_orders are."""
     order_seed: int = 0
-    """Of the random orders and masks."""
+    """Chooses the random orders and masks."""
     dropout: float = 0.5
     """Dropout rate after every hidden layer, in training."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
+        self.check_orders()
         if not self.hidden or min(self.hidden) < 1 or self.masks < 1:
-            raise UserError("--made.hidden needs one or more positive widths, and masks at least 1")
+            raise UserError("`hidden` needs one or more positive widths, and `masks` at least 1")
 
     @property
     def network(self) -> MADENet:
-        return MADENet(self.arranged, self.dropout, self.likelihood, self.hidden)
+        return MADENet(
+            shape=self.arranged.shape,
+            dropout=self.dropout,
+            likelihood=self.likelihood,
+            hidden=self.hidden,
+        )
 
     @property
-    def components(self) -> int:
-        return super().components * self.masks
+    def connections(self) -> int:
+        return self.masks
 
-    def component(self, params: Params, component: int | Array) -> Params:
+    def connected(self, params: Params, way: int | Array) -> Params:
         """See `AnyOrder`. Hidden units of another mask have other degrees: they change places."""
-        params = super().component(params, component)
         if self.masks == 1:
             return params
-        mask = component // super().components
         params = dict(params)
         for i, units in enumerate(self.hidden):
             each = [orders.permutation(units, self.order_seed, k, i + 1) for k in range(self.masks)]
-            units_of = jnp.asarray(np.stack(each))[mask]
+            units_of = jnp.asarray(np.stack(each))[way]
             after = "outputs" if i == len(self.hidden) - 1 else f"kernel_{i + 1}"
             before = "inputs" if i == 0 else f"kernel_{i}"
             params[before] = params[before][..., units_of]
             params[after] = jnp.take(params[after], units_of, -2)
             params[f"bias_{i}"] = params[f"bias_{i}"][units_of]
-            if (label := f"label_{i}") in params:
-                params[label] = jax.tree.map(lambda w: w[..., units_of], params[label])  # noqa: B023
+            if (shift := f"shift_{i}") in params:
+                params[shift] = jax.tree.map(lambda w: w[..., units_of], params[shift])  # noqa: B023
         return params
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         seen = "all before each sub-pixel"
         if min(self.hidden) < self.spec.dims:
             seen += f", but for the last few: a layer has only {min(self.hidden)} units"
-        return {"sees": seen, **super().facts()}
+        return {"sees": seen}

@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
+from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.subpixel import SubpixelNet
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.any_order import AnyOrder
-from jaxgen.nn.layers import LabelShift, dropout, one_hot
+from jaxgen.nn.layers import dropout
 
 
 class NADENet(SubpixelNet):
@@ -30,17 +31,17 @@ class NADENet(SubpixelNet):
     def setup(self) -> None:
         self.inputs, self.outputs, self.biases = self.pixelwise(self.units, self.units)
         self.hidden_bias = self.param("hidden_bias", nn.initializers.zeros, (self.units,))
-        self.shift = LabelShift()
+        self.shift = Shift()
 
-    def begin(self, batch: int, label: Int[Array, " b"] | None) -> Float[Array, "b f"]:
-        """c, and what the label adds to it."""
+    def begin(self, batch: int, condition: Condition) -> Float[Array, "b f"]:
+        """c, and what the condition adds to it."""
         bias = jnp.broadcast_to(self.hidden_bias, (batch, self.units))
-        return self.shift(bias, one_hot(label, self.spec.num_classes, bias.dtype))
+        return self.shift(bias, condition.flat())
 
     def __call__(
         self,
         x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
+        condition: Condition = NOTHING,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """The parameters of every sub-pixel given those before it.
@@ -65,12 +66,20 @@ class NADENet(SubpixelNet):
 
         # The row's own total must not enter and be taken away: rounding would let it be seen.
         above = jnp.pad(self._each(total, (x, inputs))[:-1], ((1, 0), (0, 0), (0, 0)))
-        starts = self.begin(batch, label)[None] + jnp.cumsum(above, 0)
+        starts = self.begin(batch, condition)[None] + jnp.cumsum(above, 0)
         out = self._each(params, (starts, x, inputs, outputs, biases))
         return out.swapaxes(0, 1).reshape(batch, height, width, channels, -1)
 
+    def features(
+        self, x: Float[Array, "b h w c"], condition: Condition = NOTHING
+    ) -> Float[Array, "b f"]:
+        """The hidden units after the last sub-pixel."""
+        sums = x.reshape(x.shape[0], -1) @ self.inputs.reshape(self.dims, -1)
+        return jax.nn.sigmoid(self.begin(x.shape[0], condition) + sums)
+
     def _each(self, function: Any, rows: Any) -> Any:
-        """Of every row of the image: all at once, or in turn and again in the backward pass."""
+        """The function of every row of the image: all at once, or in turn and again in the
+        backward pass."""
         return lax.map(jax.checkpoint(function), rows) if self.remat else jax.vmap(function)(rows)
 
     def weights(self) -> Any:
@@ -103,11 +112,17 @@ class NADE(AnyOrder):
     dropout: float = 0.5
     """Dropout rate of the hidden units, in training."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
+        self.check_orders()
         if self.features < 1:
-            raise UserError(f"--nade.features must be positive; got {self.features}")
+            raise UserError(f"`features` must be positive; got {self.features}")
 
     @property
     def network(self) -> NADENet:
-        return NADENet(self.arranged, self.dropout, self.likelihood, self.features, self.remat)
+        return NADENet(
+            shape=self.arranged.shape,
+            dropout=self.dropout,
+            likelihood=self.likelihood,
+            units=self.features,
+            remat=self.remat,
+        )

@@ -7,24 +7,27 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from jaxgen.causal import masked_stack, wavefront
-from jaxgen.causal.masked import CausalConv, Parts
+from jaxgen.causal import masked_stack
+from jaxgen.causal.condition import NOTHING, Condition, Shift
+from jaxgen.causal.masked import CausalConv, Terms
 from jaxgen.causal.samplers import Draw, Stepper
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 # How a causal convolution is run: on the image as a whole, or on one pixel and group of features.
 RunConv = Callable[[CausalConv, Array], Array]
 
 
-def _shifted(layer: CausalConv, label: nn.Dense, one_hot: Array | None) -> Parts:
-    """A layer's parts, with what the label adds in the bias."""
-    parts = layer.parts()
-    return parts if one_hot is None else parts._replace(bias=parts.bias + label(one_hot))
+def _shifted(layer: CausalConv, shift: Shift, vector: Array | None) -> Terms:
+    """A layer's terms, with what the vector adds in the bias."""
+    terms, (by_vector, by_maps) = layer.terms(), shift.kernels()
+    if vector is not None and by_vector is not None:
+        terms = terms._replace(bias=terms.bias + vector @ by_vector)
+    return terms._replace(maps=by_maps)
 
 
 class ResidualBlock(nn.Module):
@@ -33,25 +36,22 @@ class ResidualBlock(nn.Module):
     features: int
     kernel: int
     groups: int
-    num_classes: int
     dropout: float
 
     def setup(self) -> None:
         self.down = CausalConv(self.features, 1, "B", self.groups)
         self.causal = CausalConv(self.features, self.kernel, "B", self.groups)
         self.up = CausalConv(2 * self.features, 1, "B", self.groups)
-        self.label = nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.zeros)
+        self.shift = Shift()
 
-    def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
+    def __call__(self, x: Array, condition: Condition, run: RunConv, keys: Array | None) -> Array:
         h = run(self.causal, jax.nn.relu(run(self.down, jax.nn.relu(x))))
-        if label is not None:
-            h = h + self.label(label)[:, None, None]
-        h = dropout(keys, jax.nn.relu(h), self.dropout)
+        h = dropout(keys, jax.nn.relu(self.shift(h, condition)), self.dropout)
         return x + run(self.up, h)
 
-    def parts(self, label: Array | None) -> list[Parts]:
-        """The parts of its layers, in the order in which they run."""
-        return [self.down.parts(), _shifted(self.causal, self.label, label), self.up.parts()]
+    def terms(self, vector: Array | None) -> list[Terms]:
+        """The terms of its layers, in the order in which they run."""
+        return [self.down.terms(), _shifted(self.causal, self.shift, vector), self.up.terms()]
 
 
 class PlainBlock(nn.Module):
@@ -60,20 +60,19 @@ class PlainBlock(nn.Module):
     features: int
     kernel: int
     groups: int
-    num_classes: int
     dropout: float
 
     def setup(self) -> None:
         self.causal = CausalConv(self.features, self.kernel, "B", self.groups)
-        self.label = nn.Dense(self.features, use_bias=False, kernel_init=nn.initializers.zeros)
+        self.shift = Shift()
 
-    def __call__(self, x: Array, label: Array | None, run: RunConv, keys: Array | None) -> Array:
+    def __call__(self, x: Array, condition: Condition, run: RunConv, keys: Array | None) -> Array:
         h = run(self.causal, dropout(keys, jax.nn.relu(x), self.dropout))
-        return h if label is None else h + self.label(label)[:, None, None]
+        return self.shift(h, condition)
 
-    def parts(self, label: Array | None) -> list[Parts]:
-        """The parts of its one layer."""
-        return [_shifted(self.causal, self.label, label)]
+    def terms(self, vector: Array | None) -> list[Terms]:
+        """The terms of its one layer."""
+        return [_shifted(self.causal, self.shift, vector)]
 
 
 BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
@@ -83,23 +82,22 @@ class PixelCNNNet(nn.Module):
     """7x7 masked convolution (A), blocks (B), two 1x1 layers, p numbers per sub-pixel."""
 
     block: Literal["residual", "plain"]
-    features: int
+    width: int
     blocks: int
     head: int
     first_kernel: int
     kernel: int
     channels: int
     num_params: int
-    num_classes: int
     dropout: float
     remat: bool
 
     def setup(self) -> None:
         groups = self.channels
-        width = 2 * self.features if self.block == "residual" else self.features
-        self.first = CausalConv(width, self.first_kernel, "A", groups)
+        between = 2 * self.width if self.block == "residual" else self.width
+        self.first = CausalConv(between, self.first_kernel, "A", groups)
         self.stack = [
-            BLOCKS[self.block](self.features, self.kernel, groups, self.num_classes, self.dropout)
+            BLOCKS[self.block](self.width, self.kernel, groups, self.dropout)
             for _ in range(self.blocks)
         ]
         self.hidden = CausalConv(self.head, 1, "B", groups)
@@ -109,20 +107,25 @@ class PixelCNNNet(nn.Module):
         self,
         x: Array,
         run: RunConv,
-        label: Array | None = None,
+        condition: Condition = NOTHING,
         keys: Key[Array, " b"] | None = None,
     ) -> Array:
-        """The network, its causal convolutions run by `run`; label = one-hot [b k]; keys say that
-        it is trained."""
-        h = run(self.first, x)
-        if self.remat and keys is not None and self.stack:
-            h = self._recomputed(h, run, label, keys)
-        else:
-            for i, block in enumerate(self.stack):
-                h = block(h, label, run, fold_keys(keys, i))
+        """The network, its causal convolutions run by `run`; keys say that it is trained."""
+        h = self._blocks(run(self.first, x), run, condition, keys)
         return run(self.out, jax.nn.relu(run(self.hidden, jax.nn.relu(h))))
 
-    def _recomputed(self, h: Array, run: RunConv, label: Array | None, keys: Array) -> Array:
+    def features(self, x: Float[Array, "b h w c"], condition: Condition) -> Float[Array, "b h w f"]:
+        """What the blocks have made of every pixel and those before it."""
+        return self._blocks(self.first(x), lambda layer, h: layer(h), condition, None)
+
+    def _blocks(self, h: Array, run: RunConv, condition: Condition, keys: Array | None) -> Array:
+        if self.remat and keys is not None and self.stack:
+            return self._recomputed(h, run, condition, keys)
+        for i, block in enumerate(self.stack):
+            h = block(h, condition, run, fold_keys(keys, i))
+        return h
+
+    def _recomputed(self, h: Array, run: RunConv, condition: Condition, keys: Array) -> Array:
         """The blocks, of which the backward pass keeps the inputs alone.
 
         They are one loop over their stacked parameters: XLA on CPU takes a block computed twice
@@ -133,7 +136,7 @@ class PixelCNNNet(nn.Module):
 
         def step(h: Array, now: Any) -> tuple[Array, None]:
             values, i = now
-            out: Any = block.apply({"params": values}, h, label, run, fold_keys(keys, i))
+            out: Any = block.apply({"params": values}, h, condition, run, fold_keys(keys, i))
             return out, None
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
@@ -143,26 +146,22 @@ class PixelCNNNet(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
+        condition: Condition = NOTHING,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c p"]:
         """The parameters of every sub-pixel given those before it; keys turn dropout on."""
-        one_hot = self._one_hot(label, x.dtype)
-        h = self.run(x, lambda layer, h: layer(h), one_hot, keys)
+        h = self.run(x, lambda layer, h: layer(h), condition, keys)
         return h.reshape(*h.shape[:-1], self.channels, self.num_params)
 
-    def parts(self, label: Int[Array, " b"] | None) -> list[Parts]:
-        """The parts of every causal convolution, in the order in which `run` runs them."""
-        one_hot = self._one_hot(label, jnp.float32)
-        blocks = [parts for block in self.stack for parts in block.parts(one_hot)]
-        return [self.first.parts(), *blocks, self.hidden.parts(), self.out.parts()]
+    def terms(self, vector: Float[Array, "b k"] | None) -> list[Terms]:
+        """The terms of every causal convolution, in the order in which `run` runs them, with what
+        the condition's vector adds."""
+        blocks = [terms for block in self.stack for terms in block.terms(vector)]
+        return [self.first.terms(), *blocks, self.hidden.terms(), self.out.terms()]
 
-    def stepper(self, spec: ImageSpec, draw: Draw, label: Int[Array, " b"] | None) -> Stepper:
-        """What `cached` runs; see `sampling.Stepper`."""
-        return masked_stack.Stack(self, spec, draw, label)
-
-    def _one_hot(self, label: Int[Array, " b"] | None, dtype: Any) -> Array | None:
-        return None if label is None else jax.nn.one_hot(label, self.num_classes, dtype=dtype)
+    def stepper(self, spec: DataSpec, draw: Draw, condition: Condition) -> Stepper:
+        """What `cached` runs; see `samplers.Stepper`."""
+        return masked_stack.Stack(self, spec, draw, condition)
 
 
 @dataclass(frozen=True)
@@ -187,36 +186,37 @@ class PixelCNN(Autoregressive):
     remat: bool = False
     """Recompute each block's features in the backward pass: memory for time."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
         for name in ("first_kernel", "kernel"):
             if getattr(self, name) % 2 == 0 or getattr(self, name) < 3:
-                raise UserError(f"--pixelcnn.{name} must be odd and at least 3")
+                raise UserError(f"`{name}` must be odd and at least 3")
         if min(self.features, self.head) < self.spec.channels:
             raise UserError(
-                f"--pixelcnn.features and --pixelcnn.head must be at least the image's "
+                f"`features` and `head` must be at least the image's "
                 f"{self.spec.channels} channels, so that each has features of its own"
             )
         if self.blocks < 0:
-            raise UserError("--pixelcnn.blocks must not be negative")
-
-    @property
-    def samplers(self) -> dict[str, Callable[..., Array]]:
-        return {**super().samplers, "wavefront": wavefront.sample_pixels_wavefront}
+            raise UserError("`blocks` must not be negative")
 
     @property
     def network(self) -> PixelCNNNet:
         return PixelCNNNet(
-            self.block, self.features, self.blocks, self.head, self.first_kernel, self.kernel,
-            self.spec.channels, self.likelihood.num_params, self.spec.num_classes, self.dropout,
-            self.remat,
-        )  # fmt: skip
+            block=self.block,
+            width=self.features,
+            blocks=self.blocks,
+            head=self.head,
+            first_kernel=self.first_kernel,
+            kernel=self.kernel,
+            channels=self.spec.channels,
+            num_params=self.likelihood.num_params,
+            dropout=self.dropout,
+            remat=self.remat,
+        )
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         """How far the prediction of a pixel reaches; see the class for what it misses."""
         reach = self.first_kernel // 2 + self.blocks * (self.kernel // 2)
         return {
             "sees": f"{reach} rows above and {reach} columns to the left; to the right one column "
-            f"per row above after the first kernel's {self.first_kernel // 2} (the blind spot)",
-            **super().facts(),
+            f"per row above after the first kernel's {self.first_kernel // 2} (the blind spot)"
         }

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.causal.condition import NOTHING, Condition
 from jaxgen.causal.pyramid import Pyramid, StreamConv, Whole
 from jaxgen.causal.pyramid_runners import AboveOfRow, Pixel, Row, write_pixel
 from jaxgen.causal.streamed import StreamedNet, recall, remember
@@ -31,8 +32,9 @@ class MixtureHead(nn.Module):
     ) -> Float[Array, "*b c p"]:
         """x: the pixel's levels in [-1, 1], of which channel d sees those before d."""
         raw = nn.Dense(num_coupled_params(self.mixture.components, self.channels))(features)
-        # Masses are float32, whatever the network computes in.
-        raw, x = raw.astype(jnp.float32), x.astype(jnp.float32)
+        # Masses are float32 at least, whatever the network computes in.
+        wide = jnp.promote_types(raw.dtype, jnp.float32)
+        raw, x = raw.astype(wide), x.astype(wide)
         levels = jnp.round((x + 1.0) * ((self.mixture.levels - 1) / 2.0)).astype(jnp.int32)
         return couple(self.mixture, raw, levels)
 
@@ -59,24 +61,27 @@ class PixelCNNPPNet(StreamedNet):
             self.head = Head(2 * self.width, self.channels, self.likelihood)
 
     def features(
-        self, x: Float[Array, "b h w c"], label: Array | None, keys: Key[Array, " b"] | None
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
         whole, down = Whole(), shift_down(_marked(x))
         keys_above, keys_left = fold_keys(keys, 0), fold_keys(keys, 1)
-        _, seen = self.above(self.first_above(down), whole, label, keys_above, None)
+        _, seen = self.above(self.first_above(down), whole, condition, keys_above, None)
         start = self.row_to_left(down) + self.pixel_to_left(shift_right(_marked(x)))
-        return concat_elu(self.left(start, whole, label, keys_left, seen)[0])
+        return concat_elu(self.left(start, whole, condition, keys_left, seen)[0])
 
-    def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
-        row: Array = recall(self, "row", ()).astype(jnp.int32)
+    def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
+        row = recall(self, "row", (), jnp.int32)
         # Before the first row there is nothing, not even the mark of a pixel.
         x = jnp.where(row > 0, _marked(above)[:, None], 0.0)
         run = Row(row, self.get_variable("cache", "row_above"))
-        _, seen = self.above(run.conv(self.first_above, x), run, label, None, None)
+        _, seen = self.above(run.conv(self.first_above, x), run, condition, None, None)
         remember(self, "row_above", run.states)
         start = self.row_to_left(x)
         shares = AboveOfRow(row, self.get_variable("cache", "rows"))
-        self.left(start, shares, label, None, seen)
+        self.left(start, shares, condition, None, seen)
         remember(self, "start", start)
         remember(self, "rows", shares.rows)
         remember(self, "shares", shares.shares)
@@ -85,17 +90,18 @@ class PixelCNNPPNet(StreamedNet):
         remember(self, "row", row + 1)
 
     def pixel(
-        self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
+        self, left: Float[Array, "b c"], column: Int[Array, ""], condition: Condition
     ) -> Float[Array, "b f"]:
         cache: dict[str, Any] = {
             name: self.get_variable("cache", name)
             for name in ("row", "start", "rows", "shares", "pixel_left")
         }
-        row = cache["row"] - 1
+        row, maps = cache["row"] - 1, condition.maps
+        condition = condition.having(None if maps is None else maps[:, None, None])
         run = Pixel(row, column, cache["shares"], cache["pixel_left"])
         x = jnp.where(column > 0, _marked(left)[:, None, None], 0.0)
         start = jax.lax.dynamic_slice_in_dim(cache["start"], column, 1, 2)
-        out, _ = self.left(start + self.pixel_to_left(x), run, label, None, None)
+        out, _ = self.left(start + self.pixel_to_left(x), run, condition, None, None)
         remember(self, "pixel_left", run.states)
         remember(self, "rows", write_pixel(cache["rows"], run.states, row, column))
         return concat_elu(out[:, 0, 0])
@@ -122,29 +128,27 @@ class PixelCNNPP(Autoregressive):
     components: int = 5
     """Logistic densities in the mixture."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
         for name in ("features", "blocks", "scales", "components"):
             if getattr(self, name) < 1:
-                raise UserError(
-                    f"--pixelcnnpp.{name} must be at least 1; got {getattr(self, name)}"
-                )
+                raise UserError(f"`{name}` must be at least 1; got {getattr(self, name)}")
 
     @property
-    def likelihood(self) -> Likelihood:
-        """A mixture of discretized logistics, unless there are two levels or the flag says so."""
-        if self.spec.levels == 2 or self.output == "categorical":
-            return super().likelihood
-        return LogisticMixture(self.spec.levels, self.components)
+    def mixture(self) -> int:
+        return self.components if self.output == "logistic_mixture" else 0
 
     @property
     def network(self) -> PixelCNNPPNet:
         return PixelCNNPPNet(
-            self.spec.num_classes, self.features, self.blocks, self.scales, self.dropout,
-            self.spec.channels, self.likelihood,
-        )  # fmt: skip
+            width=self.features,
+            blocks=self.blocks,
+            scales=self.scales,
+            dropout=self.dropout,
+            channels=self.spec.channels,
+            likelihood=self.likelihood,
+        )
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         """How far the prediction of a pixel reaches at least. Half the resolution reaches further,
         but of an odd row it knows nothing, and of the row above only what is to the left."""
         rows, columns = 4 * self.blocks, 4 * self.blocks + 1 + (self.scales > 1)
@@ -152,6 +156,5 @@ class PixelCNNPP(Autoregressive):
             rows = 2 * rows + 1 + 2 * (2 * self.blocks + 1)
         return {
             "sees": f"at least {rows + 2} rows above; in its own row at least {columns} columns to "
-            "the left, and in the row above as many to the right",
-            **super().facts(),
+            "the left, and in the row above as many to the right"
         }

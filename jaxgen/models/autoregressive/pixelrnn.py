@@ -1,10 +1,11 @@
 """PixelRNN: Row LSTM and Diagonal BiLSTM (van den Oord et al. 2016, arXiv:1601.06759).
 
 The rows of an image, or its diagonals, are the steps of one scan. A step is one product for all
-the places of the row, or of the diagonal, of all images; all that no earlier place has a part in
+the places of the row, or of the diagonal, of all images; all that no earlier place contributes to
 is computed before, for the whole image at once.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.lstm import DiagonalLayer, RowLayer
 from jaxgen.causal.streamed import StreamedNet, at_column, recall, remember
 from jaxgen.causal.streamed_layers import DownConv, Head, RightConv, shift_down, shift_right
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.base import Autoregressive
-from jaxgen.nn.layers import LabelShift, dropout, fold_keys
+from jaxgen.nn.layers import dropout, fold_keys
 
 
 class Block(nn.Module):
@@ -29,13 +31,13 @@ class Block(nn.Module):
     dropout: float
 
     def setup(self) -> None:
-        self.label = LabelShift()
+        self.shift = Shift()
         self.lstm = self.layer(self.features)
         self.up = nn.Dense(2 * self.features)
 
-    def __call__(self, x: Array, label: Array | None, keys: Any, *column: Array) -> Array:
-        """Of images [b h w 2f]; or of one pixel [b 2f], in that column."""
-        given = self.label(x, label)
+    def __call__(self, x: Array, condition: Condition, keys: Any, *column: Array) -> Array:
+        """The block on images [b h w 2f]; or on one pixel [b 2f], in that column."""
+        given = self.shift(x, condition)
         h = self.lstm.pixel(given, *column) if column else self.lstm(given)
         return x + self.up(dropout(keys, h, self.dropout))
 
@@ -60,7 +62,10 @@ class PixelRNNNet(StreamedNet):
         self.head = Head(self.hidden, self.channels, self.likelihood)
 
     def features(
-        self, x: Float[Array, "b h w c"], label: Array | None, keys: Key[Array, " b"] | None
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
         left = shift_right(x)
         if self.layer is DiagonalLayer:
@@ -68,12 +73,12 @@ class PixelRNNNet(StreamedNet):
             left = left.at[:, 1:, 0].set(x[:, :-1, -1])
         h = self.first_above(shift_down(x)) + self.first_left(left)
         for i, block in enumerate(self.stack):
-            h = block(h, label, fold_keys(keys, i))
+            h = block(h, condition, fold_keys(keys, i))
         return h
 
-    def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
-        started = recall(self, "started", ())
-        remember(self, "started", jnp.ones(()))
+    def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
+        started = recall(self, "started", (), bool)
+        remember(self, "started", jnp.ones((), bool))
         remember(self, "first", self.first_above(above[:, None], by_row=True)[:, 0])
         if self.layer is DiagonalLayer:
             remember(self, "before", above[:, -1])
@@ -82,7 +87,7 @@ class PixelRNNNet(StreamedNet):
         self.layer.begin_row(layers, started, width, batch)
 
     def pixel(
-        self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
+        self, left: Float[Array, "b c"], column: Int[Array, ""], condition: Condition
     ) -> Float[Array, "b f"]:
         if self.layer is DiagonalLayer:
             before: Any = self.get_variable("cache", "before")
@@ -90,7 +95,7 @@ class PixelRNNNet(StreamedNet):
         first: Any = self.get_variable("cache", "first")
         h = at_column(first, column) + self.first_left(left, column)
         for block in self.stack:
-            h = block(h, label, None, column)
+            h = block(h, condition, None, column)
         return h
 
 
@@ -101,25 +106,36 @@ class PixelRNN(Autoregressive):
     features: int = 32
     """h: features of an LSTM; 2h between the layers."""
     blocks: int = 2
-    """LSTM layers."""
+    """How many LSTM layers stand one on another."""
     first_kernel: int = 7
     """Side of the first layer's causal convolution; odd."""
     head: int = 64
     """Features of the hidden layer before the output."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
         if self.first_kernel % 2 == 0 or self.first_kernel < 3:
-            raise UserError(f"--…first_kernel must be odd and at least 3; got {self.first_kernel}")
+            raise UserError(f"`first_kernel` must be odd and at least 3; got {self.first_kernel}")
         for name in ("features", "blocks", "head"):
             if getattr(self, name) < 1:
-                raise UserError(f"--…{name} must be at least 1; got {getattr(self, name)}")
+                raise UserError(f"`{name}` must be at least 1; got {getattr(self, name)}")
 
-    def _network(self, layer: type[RowLayer] | type[DiagonalLayer]) -> PixelRNNNet:
+    @property
+    @abstractmethod
+    def layer(self) -> type[RowLayer] | type[DiagonalLayer]:
+        """The LSTM layers' class."""
+
+    @property
+    def network(self) -> PixelRNNNet:
         return PixelRNNNet(
-            self.spec.num_classes, layer, self.features, self.blocks, self.first_kernel,
-            self.dropout, self.head, self.spec.channels, self.likelihood,
-        )  # fmt: skip
+            layer=self.layer,
+            width=self.features,
+            blocks=self.blocks,
+            first_kernel=self.first_kernel,
+            dropout=self.dropout,
+            hidden=self.head,
+            channels=self.spec.channels,
+            likelihood=self.likelihood,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,16 +143,15 @@ class RowLSTM(PixelRNN):
     """Rows in turn, each from the one above it; it sees a triangle that opens upwards."""
 
     @property
-    def network(self) -> PixelRNNNet:
-        return self._network(RowLayer)
+    def layer(self) -> type[RowLayer]:
+        return RowLayer
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         """How far the prediction of a pixel reaches; see the class for what it misses."""
         side = self.first_kernel // 2
         return {
             "sees": f"d rows above: {side + self.blocks} + d columns to the left and {side - 1} + "
-            "d to the right (the triangle)",
-            **super().facts(),
+            "d to the right (the triangle)"
         }
 
 
@@ -154,8 +169,8 @@ class DiagonalBiLSTM(PixelRNN):
         return False
 
     @property
-    def network(self) -> PixelRNNNet:
-        return self._network(DiagonalLayer)
+    def layer(self) -> type[DiagonalLayer]:
+        return DiagonalLayer
 
-    def facts(self) -> dict[str, str]:
-        return {"sees": "every earlier pixel", **super().facts()}
+    def network_facts(self) -> dict[str, str]:
+        return {"sees": "every earlier pixel"}

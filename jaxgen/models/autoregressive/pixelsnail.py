@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.causal.attention import At, Attention
+from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.streamed import StreamedNet, at_column, recall, remember
 from jaxgen.causal.streamed_layers import (
     DownConv,
@@ -27,7 +28,7 @@ from jaxgen.causal.streamed_layers import (
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.base import Autoregressive
-from jaxgen.nn.layers import LabelShift, concat_elu, dropout, fold_keys
+from jaxgen.nn.layers import concat_elu, dropout, fold_keys
 
 
 class GatedResidual(nn.Module):
@@ -43,7 +44,7 @@ class GatedResidual(nn.Module):
         self.first = DownRightConv(self.features, self.kernel, self.kernel)
         self.link = nn.Dense(self.features, use_bias=False)
         self.second = DownRightConv(2 * self.features, self.kernel, self.kernel)
-        self.label = LabelShift()
+        self.shift = Shift()
 
     def begin_row(self, batch: int, width: int) -> None:
         self.first.begin_row(batch, width)
@@ -52,18 +53,18 @@ class GatedResidual(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b *hw f"],
-        label: Array | None,
+        condition: Condition,
         keys: Key[Array, " b"] | None,
         at: At | None,
         aside: Float[Array, "b *hw a"] | None = None,
     ) -> Float[Array, "b *hw f"]:
-        """Of whole images; or of one pixel. aside: added between the two convolutions."""
+        """The layer on whole images, or on one pixel. aside: added between the two convolutions."""
         column = None if at is None else at.column
         h = self.first(concat_elu(x), column)
         if aside is not None:
             h = h + self.link(concat_elu(aside))
         h = self.second(dropout(keys, concat_elu(h), self.dropout), column)
-        content, opening = jnp.split(self.label(h, label), 2, -1)
+        content, opening = jnp.split(self.shift(h, condition), 2, -1)
         return x + content * jax.nn.sigmoid(opening)
 
 
@@ -96,18 +97,18 @@ class Block(nn.Module):
         h: Float[Array, "b *hw f"],
         before: Float[Array, "b *hw c"],
         where: Float[Array, "b *hw 2"],
-        label: Array | None,
+        condition: Condition,
         keys: Key[Array, " b"] | None,
         at: At | None,
     ) -> Float[Array, "b *hw f"]:
-        """Of whole images; or of one pixel. before: the pixel before, in raster order; where: its
-        row and column."""
+        """The block on whole images, or on one pixel. before: the pixel before, in raster order;
+        where: its row and column."""
         for i, layer in enumerate(self.convolutions):
-            h = layer(h, label, fold_keys(keys, i), at)
+            h = layer(h, condition, fold_keys(keys, i), at)
         seen = concat_elu(jnp.concatenate([h, where], -1))
         k, v = jnp.split(self.keys_values(jnp.concatenate([seen, before], -1)), 2, -1)
-        found = self.attend(self.queries(seen), k, v, at)
-        return self.merge(h, label, fold_keys(keys, self.layers), at, found)
+        attended = self.attend(self.queries(seen), k, v, at)
+        return self.merge(h, condition, fold_keys(keys, self.layers), at, attended)
 
 
 class PixelSNAILNet(StreamedNet):
@@ -144,37 +145,40 @@ class PixelSNAILNet(StreamedNet):
         self.head = Head(self.hidden, self.channels, self.likelihood)
 
     def _blocks(
-        self, h: Array, before: Array, where: Array, label: Array | None, keys: Any, at: At | None
+        self, h: Array, before: Array, where: Array, condition: Condition, keys: Any, at: At | None
     ) -> Array:
         for i, block in enumerate(self.stack):
-            h = block(h, before, where, label, fold_keys(keys, i), at)
+            h = block(h, before, where, condition, fold_keys(keys, i), at)
         return h
 
     def features(
-        self, x: Float[Array, "b h w c"], label: Array | None, keys: Key[Array, " b"] | None
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
         h = self.above(shift_down(x)) + self.left(shift_right(x))
         batch, channels = x.shape[0], x.shape[-1]
         before = jnp.pad(x.reshape(batch, -1, channels)[:, :-1], ((0, 0), (1, 0), (0, 0)))
         where = jnp.broadcast_to(self._where(x.dtype)[None], (batch, *self.image, 2))
-        return self._blocks(h, before.reshape(x.shape), where, label, keys, None)
+        return self._blocks(h, before.reshape(x.shape), where, condition, keys, None)
 
-    def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
-        remember(self, "begun", recall(self, "begun", ()) + 1)
+    def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
+        remember(self, "begun", recall(self, "begun", (), jnp.int32) + 1)
         remember(self, "last", above[:, -1])
         remember(self, "above", self.above(above[:, None], by_row=True)[:, 0])
         for block in self.stack:
             block.begin_row(above.shape[0], above.shape[1])
 
     def pixel(
-        self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
+        self, left: Float[Array, "b c"], column: Int[Array, ""], condition: Condition
     ) -> Float[Array, "b f"]:
         h = at_column(self.get_variable("cache", "above"), column) + self.left(left, column)
-        row = self.get_variable("cache", "begun").astype(jnp.int32) - 1
+        row = self.get_variable("cache", "begun") - 1
         before = jnp.where(column == 0, self.get_variable("cache", "last"), left)
         where = jnp.broadcast_to(self._where(left.dtype)[row, column][None], (len(left), 2))
         at = At(column, row * self.image[1] + column)
-        return self._blocks(h, before, where, label, None, at)
+        return self._blocks(h, before, where, condition, None, at)
 
     def _where(self, dtype: Any) -> Float[Array, "h w 2"]:
         """Row and column of every place, from -1/2 to 1/2."""
@@ -203,35 +207,42 @@ class PixelSNAIL(Autoregressive):
     head: int = 64
     """Features of the hidden layer before the output."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
         if self.first_kernel % 2 == 0 or self.first_kernel < 3:
-            raise UserError("--pixelsnail.first_kernel must be odd and at least 3")
+            raise UserError("`first_kernel` must be odd and at least 3")
         for name in ("features", "blocks", "kernel", "attention", "heads", "head"):
             if getattr(self, name) < 1:
-                raise UserError(f"--pixelsnail.{name} must be at least 1")
+                raise UserError(f"`{name}` must be at least 1")
         if self.layers < 0:
-            raise UserError("--pixelsnail.layers must not be negative")
+            raise UserError("`layers` must not be negative")
         if self.attention % self.heads:
             raise UserError(
-                f"--pixelsnail.heads={self.heads} must divide --pixelsnail.attention="
-                f"{self.attention}: each head has an equal share of it"
+                f"`heads`={self.heads} must divide `attention`={self.attention}: each head has an "
+                "equal share of it"
             )
 
     @property
     def network(self) -> PixelSNAILNet:
         image = self.arranged
         return PixelSNAILNet(
-            self.spec.num_classes, (image.height, image.width), self.features, self.blocks,
-            self.layers, self.first_kernel, self.kernel, self.attention, self.heads, self.dropout,
-            self.head, self.spec.channels, self.likelihood,
-        )  # fmt: skip
+            image=(image.height, image.width),
+            width=self.features,
+            blocks=self.blocks,
+            layers=self.layers,
+            first_kernel=self.first_kernel,
+            kernel=self.kernel,
+            attention=self.attention,
+            heads=self.heads,
+            dropout=self.dropout,
+            hidden=self.head,
+            channels=self.spec.channels,
+            likelihood=self.likelihood,
+        )
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         places = self.spec.height * self.spec.width
         numbers = 2 * self.blocks * self.attention * places
         return {
             "sees": "every earlier pixel, by attention: no blind spot",
             "sampling memory": f"keys and values of the whole image: {numbers:,} numbers an image",
-            **super().facts(),
         }

@@ -7,14 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.streamed import StreamedNet, recall, remember
 from jaxgen.causal.streamed_layers import Head, shift_right
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
-from jaxgen.model import Batch, Inspection
 from jaxgen.models.autoregressive.base import Autoregressive
-from jaxgen.nn.layers import LabelShift, dropout, fold_keys, gate
-from jaxgen.optim.net import NetState
+from jaxgen.nn.layers import dropout, fold_keys, gate
 
 
 class DilatedConv(nn.Module):
@@ -29,7 +28,7 @@ class DilatedConv(nn.Module):
     def __call__(
         self, x: Float[Array, "b *hw i"], column: Int[Array, ""] | None = None
     ) -> Float[Array, "b *hw o"]:
-        """Of whole rows [b 1 w i]; or of the sample [b i] in that column."""
+        """The layer on whole rows [b 1 w i]; or on the sample [b i] in that column."""
         shape = (self.kernel, x.shape[-1], self.features)
         init = nn.initializers.lecun_normal(in_axis=(0, 1))
         kernel = self.param("kernel", init, shape).reshape(-1, self.features)
@@ -51,7 +50,7 @@ class DilatedConv(nn.Module):
     def _remembered(self, x: Float[Array, "b i"], column: Int[Array, ""]) -> list[Array]:
         """The same taps, from a ring of the last dilation * (kernel - 1) samples."""
         length = self.dilation * (self.kernel - 1)
-        ring = recall(self, "ring", (length, *x.shape))
+        ring = recall(self, "ring", (length, *x.shape), x.dtype)
         places = [(column - i * self.dilation) % length for i in range(self.kernel - 1, 0, -1)]
         taps = [lax.dynamic_index_in_dim(ring, place, keepdims=False) for place in places]
         remember(self, "ring", lax.dynamic_update_index_in_dim(ring, x, places[0], 0))
@@ -70,11 +69,11 @@ class WaveNetLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Array, label: Array | None, keys: Key[Array, " b"] | None, column: Array | None
+        self, h: Array, condition: Condition, keys: Key[Array, " b"] | None, column: Array | None
     ) -> tuple[Array, Array]:
         """(signal after this layer, its skip); the last one's signal has no use, and stays."""
         new = DilatedConv(2 * self.features, self.kernel, self.dilation)(h, column)
-        new = dropout(keys, gate(LabelShift()(new, label)), self.dropout)
+        new = dropout(keys, gate(Shift()(new, condition)), self.dropout)
         if self.last:
             return h, nn.Dense(self.skips)(new)
         both = nn.Dense(self.skips + self.features)(new)
@@ -106,29 +105,33 @@ class WaveNetNet(StreamedNet):
     def _run(
         self,
         x: Array,
-        label: Array | None,
+        condition: Condition,
         keys: Key[Array, " b"] | None = None,
         column: Array | None = None,
     ) -> Array:
-        """Of whole rows, or of the sample in that column; x is what stands before each."""
+        """The sum of all skips, on whole rows or on the sample in that column; x is what stands
+        before each."""
         h, total = self.first(x, column), jnp.zeros((), x.dtype)
         for i, layer in enumerate(self.stack):
-            h, skip = layer(h, label, fold_keys(keys, i), column)
+            h, skip = layer(h, condition, fold_keys(keys, i), column)
             total = total + skip
         return total
 
     def features(
-        self, x: Float[Array, "b h w c"], label: Array | None, keys: Key[Array, " b"] | None
+        self,
+        x: Float[Array, "b h w c"],
+        condition: Condition = NOTHING,
+        keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
-        return self._run(shift_right(x), label, keys)
+        return self._run(shift_right(x), condition, keys)
 
-    def begin_row(self, above: Float[Array, "b w c"], label: Array | None) -> None:
+    def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
         """There is one row."""
 
     def pixel(
-        self, left: Float[Array, "b c"], column: Int[Array, ""], label: Array | None
+        self, left: Float[Array, "b c"], column: Int[Array, ""], condition: Condition
     ) -> Float[Array, "b f"]:
-        return self._run(left, label, column=column)
+        return self._run(left, condition, column=column)
 
 
 @dataclass(frozen=True)
@@ -154,32 +157,36 @@ class WaveNet(Autoregressive):
     stacks: int = 1
     """Stacks, one on another."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> None:
         spec = self.spec
         if spec.height != 1 or spec.channels != 1:
             raise UserError(
-                f"--model=wavenet needs sounds, one row of one channel, and the data has images "
-                f"of {spec.height}x{spec.width}x{spec.channels}; use --dataset=tones, or wav"
+                f"the model needs sounds, one row of one channel, and the data has images of "
+                f"{spec.height}x{spec.width}x{spec.channels}; use --dataset=tones, or wav"
             )
         if self.order == "columns":
-            raise UserError("--wavenet.order=columns: a sound is one row; use raster or reversed")
+            raise UserError("`order`=columns: a sound is one row; use raster or reversed")
         for name in ("features", "skips", "head", "layers", "stacks"):
             if getattr(self, name) < 1:
-                raise UserError(f"--wavenet.{name} must be positive; got {getattr(self, name)}")
+                raise UserError(f"`{name}` must be positive; got {getattr(self, name)}")
         if self.kernel < 2:
-            raise UserError(f"--wavenet.kernel must be at least 2; got {self.kernel}")
+            raise UserError(f"`kernel` must be at least 2; got {self.kernel}")
 
     @property
     def network(self) -> WaveNetNet:
         return WaveNetNet(
-            self.spec.num_classes, self.features, self.skips, self.kernel, self.dilations,
-            self.dropout, self.head, self.likelihood,
-        )  # fmt: skip
+            width=self.features,
+            skips=self.skips,
+            kernel=self.kernel,
+            dilations=self.dilations,
+            dropout=self.dropout,
+            hidden=self.head,
+            likelihood=self.likelihood,
+        )
 
     @property
     def dilations(self) -> tuple[int, ...]:
-        """Of every layer, in their order."""
+        """Every layer's, in their order."""
         return tuple(2**i for i in range(self.layers)) * self.stacks
 
     @property
@@ -187,18 +194,8 @@ class WaveNet(Autoregressive):
         """How many samples before it the prediction of a sample depends on."""
         return 1 + (self.kernel - 1) * (1 + sum(self.dilations))
 
-    def facts(self) -> dict[str, str]:
+    def network_facts(self) -> dict[str, str]:
         seen = f"{self.receptive_field} samples"
         if self.spec.rate:
             seen += f" ({1000 * self.receptive_field / self.spec.rate:.4g} ms)"
-        return {"receptive field": seen, **super().facts()}
-
-    def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
-        """The NLL of every sample: of the first sounds, one a row, and its mean over the batch."""
-        nats = -self.log_prob(state.ema, batch)[:, 0, :, 0]
-        maps = {
-            "NLL per sample (nats), a sound a row": nats[:16],
-            "mean NLL per sample (nats)": jnp.broadcast_to(nats.mean(0), (4, nats.shape[1])),
-        }
-        maps = {name: rows[None, None] for name, rows in maps.items()}
-        return Inspection({}, {"sounds of the NLL map below": batch["image"][None, :16]}, maps)
+        return {"receptive field": seen}

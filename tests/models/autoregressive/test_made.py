@@ -12,9 +12,10 @@ from scipy import special
 from jaxgen.causal import orders
 from jaxgen.causal.masked import degrees, layer_masks
 from jaxgen.errors import UserError
+from jaxgen.model import Request
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.optim.optimizer import Optimizer
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def _model(spec, **fields):
@@ -27,16 +28,16 @@ def make_state():
 
     def make(model):
         rng = np.random.default_rng(1)
-        state = jax.eval_shape(model.init, jax.random.key(0))
+        state = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
         fill = lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype)  # noqa: E731
         state = jax.tree.map(fill, state)
-        return state.replace(ema=state.net.params, step=jnp.int32(0))
+        return state.replace(ema=state.net.variables)
 
     return make
 
 
 def _batch(images, label=None):
-    batch = {"image": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
+    batch = {"x": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
     return batch if label is None else {**batch, "label": jnp.asarray(label)}
 
 
@@ -69,14 +70,14 @@ def test_narrow_layers_see_less_but_never_more(hidden):
 @pytest.mark.parametrize("hidden", [(9,), (9, 14)], ids=str)
 def test_jacobian_is_strictly_lower_triangular_in_each_component_s_order(hidden, make_state):
     """With nothing negative, all units are alive."""
-    spec = ImageSpec(2, 4, 1, 2)
+    spec = DataSpec(2, 4, 1, 2)
     model = _model(spec, hidden=hidden, random_orders=2, masks=2)
     state = make_state(model)
 
     @jax.jit
     def jacobians(component):
-        params = model.component(jax.tree.map(jnp.abs, state.ema), component)
-        out = lambda x: model.network.apply({"params": params}, x[None])[0, ..., 0]  # noqa: E731
+        params = model.of_component(jax.tree.map(jnp.abs, state.ema), component)
+        out = lambda x: model.network.apply(params, x[None])[0, ..., 0]  # noqa: E731
         return jax.jacrev(out)(jnp.ones(spec.shape)).reshape(8, 8)
 
     found = [np.asarray(jacobians(jnp.int32(k))) for k in range(4)]
@@ -105,7 +106,7 @@ def _by_loop(params, hidden, spec, image, label):
                     break
                 a = params[f"bias_{i}"][j]
                 if label is not None:
-                    a += params[f"label_{i}"]["Dense_0"]["kernel"][label, j]
+                    a += params[f"shift_{i}"]["vector"][label, j]
                 if i == 0:
                     a += v[:degree] @ inputs[:degree, j]
                 else:
@@ -121,8 +122,8 @@ def _by_loop(params, hidden, spec, image, label):
 
 
 @pytest.mark.parametrize("spec, hidden", [
-    (ImageSpec(3, 4, 1, 2), (7,)),
-    (ImageSpec(2, 2, 3, 4, 3), (20, 13)),
+    (DataSpec(3, 4, 1, 2), (7,)),
+    (DataSpec(2, 2, 3, 4, 3), (20, 13)),
 ], ids=["binary", "rgb, classes"])  # fmt: skip
 def test_density_and_gradient_are_those_of_a_loop(spec, hidden, make_state):
     model = _model(spec, hidden=hidden, optimizer=Optimizer("sgd", 1.0, b1=0.0))
@@ -136,11 +137,12 @@ def test_density_and_gradient_are_those_of_a_loop(spec, hidden, make_state):
 
     batch = _batch(images, labels)
     log_p = np.asarray(jax.jit(model.log_prob)(state.ema, batch), np.float64)
-    np.testing.assert_allclose(log_p.sum((1, 2, 3)), loop(state.ema), rtol=1e-5)
+    np.testing.assert_allclose(log_p.sum((1, 2, 3)), loop(state.ema["params"]), rtol=1e-5)
     # The step goes up the loop's mean, by its slope along random directions.
-    new, _ = jax.jit(model.train_step)(jax.random.key(0), state, batch)
+    new, _ = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
     wide = lambda tree: jax.tree.map(lambda p: np.asarray(p, np.float64), tree)  # noqa: E731
-    old, grad = wide(state.net.params), wide(jax.tree.map(jnp.subtract, new.net.params, state.ema))
+    old = wide(state.net.params)
+    grad = wide(jax.tree.map(jnp.subtract, new.net.params, state.net.params))
     for _ in range(3):
         way = jax.tree.map(lambda p: rng.normal(size=p.shape), old)
         at = lambda t: loop(jax.tree.map(lambda p, w: p + t * w, old, way)).mean()  # noqa: B023, E731
@@ -155,13 +157,13 @@ def test_density_and_gradient_are_those_of_a_loop(spec, hidden, make_state):
     {"random_orders": 2, "masks": 2, "hidden": (9, 14)},
 ], ids=["orders", "orders and masks"])  # fmt: skip
 def test_an_ensemble_is_a_proper_mixture_and_sampled_as_one(fields, make_state):
-    spec = ImageSpec(2, 3, 1, 3)
+    spec = DataSpec(2, 3, 1, 3)
     model = _model(spec, **fields)
     state, images = make_state(model), _every_image(spec)
     density = jax.jit(model.log_prob)
     each = [
         np.asarray(density(state.ema, _batch(images), component=jnp.int32(k)), np.float64)
-        for k in range(model.components)
+        for k in range(model.num_components)
     ]
     each = np.array(each).sum((2, 3, 4))
     np.testing.assert_allclose(np.exp(each).sum(1), 1, atol=1e-5)
@@ -182,20 +184,20 @@ def test_an_ensemble_is_a_proper_mixture_and_sampled_as_one(fields, make_state):
 
 
 def test_orders_lay_the_pixels_and_masks_move_the_units(make_state):
-    spec = ImageSpec(2, 3, 1, 3)
+    spec = DataSpec(2, 3, 1, 3)
     model = _model(spec, random_orders=2, masks=2, hidden=(9, 14))
     state = make_state(model)
     images = np.random.default_rng(0).integers(3, size=(5, *spec.shape))
     order = orders.permutation(6, 0, 1)
     units = [orders.permutation(n, 0, 1, i + 1) for i, n in enumerate((9, 14))]
-    p = dict(state.ema)
+    p = dict(state.ema["params"])
     for name in ("inputs", "outputs", "biases"):
         p[name] = p[name][order]
     p["inputs"], p["bias_0"] = p["inputs"][..., units[0]], p["bias_0"][units[0]]
     p["kernel_1"], p["bias_1"] = p["kernel_1"][units[0]][:, units[1]], p["bias_1"][units[1]]
     p["outputs"] = p["outputs"][:, :, units[1]]
     laid = images.reshape(5, 6)[:, order].reshape(images.shape)
-    plain = jax.jit(_model(spec, hidden=(9, 14)).log_prob)(p, _batch(laid))
+    plain = jax.jit(_model(spec, hidden=(9, 14)).log_prob)({"params": p}, _batch(laid))
     found = jax.jit(model.log_prob)(state.ema, _batch(images), component=jnp.int32(3))
     np.testing.assert_allclose(found.reshape(5, 6)[:, order], plain.reshape(5, 6), rtol=1e-5)
 
@@ -203,13 +205,15 @@ def test_orders_lay_the_pixels_and_masks_move_the_units(make_state):
 @pytest.mark.parametrize("hidden", [(5, 31, 8)], ids=str)
 def test_cached_sampler_is_exact_for_layers_of_any_widths(hidden, make_state):
     """Degrees that several units share, and degrees that no unit has; masks and classes too."""
-    spec = ImageSpec(3, 3, 1, 4, 2)
+    spec = DataSpec(3, 3, 1, 4, 2)
     model = _model(spec, hidden=hidden, masks=2)
     state = make_state(model)
 
+    hot = Request(temperature=4.0)
+
     def sample(sampler):
         chosen = dataclasses.replace(model, sampler=sampler)
-        return np.asarray(jax.jit(lambda: chosen.sample(jax.random.key(0), state, 8, None, 4.0))())
+        return np.asarray(jax.jit(lambda: chosen.sample(jax.random.key(0), state, 8, hot))())
 
     cached = sample("cached")
     assert len(np.unique(cached, axis=0)) == 8
@@ -218,5 +222,5 @@ def test_cached_sampler_is_exact_for_layers_of_any_widths(hidden, make_state):
 
 @pytest.mark.parametrize("fields", [{"hidden": ()}, {"hidden": (4, 0)}, {"masks": 0}], ids=str)
 def test_refuses_impossible_fields(fields):
-    with pytest.raises(UserError, match="made.hidden"):
-        _model(ImageSpec(3, 3), **fields)
+    with pytest.raises(UserError, match="`hidden` needs .* `masks` at least 1"):
+        _model(DataSpec(3, 3), **fields)

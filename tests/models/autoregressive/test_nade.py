@@ -11,9 +11,10 @@ from scipy import special
 
 from jaxgen.causal import orders
 from jaxgen.errors import UserError
+from jaxgen.model import Request
 from jaxgen.models.autoregressive.nade import NADE
 from jaxgen.optim.optimizer import Optimizer
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def _model(spec, **fields):
@@ -26,16 +27,16 @@ def make_state():
 
     def make(model):
         rng = np.random.default_rng(1)
-        state = jax.eval_shape(model.init, jax.random.key(0))
+        state = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
         fill = lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype)  # noqa: E731
         state = jax.tree.map(fill, state)
-        return state.replace(ema=state.net.params, step=jnp.int32(0))
+        return state.replace(ema=state.net.variables)
 
     return make
 
 
 def _batch(images, label=None):
-    batch = {"image": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
+    batch = {"x": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
     return batch if label is None else {**batch, "label": jnp.asarray(label)}
 
 
@@ -58,7 +59,7 @@ def _textbook(params, spec, image, label, order):
     """
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
     grads = jax.tree.map(np.zeros_like, params)
-    shift = params["shift"]["Dense_0"]["kernel"] if spec.num_classes else None
+    shift = params["shift"]["vector"] if spec.num_classes else None
     a = params["hidden_bias"] + (0 if shift is None else shift[label])
     steps = list(itertools.product(order, range(spec.channels)))
     total, units = 0.0, []
@@ -79,13 +80,13 @@ def _textbook(params, spec, image, label, order):
         da += params["outputs"][d] @ error * h * (1 - h)
     grads["hidden_bias"] += da
     if shift is not None:
-        grads["shift"]["Dense_0"]["kernel"][label] += da
+        grads["shift"]["vector"][label] += da
     return total, grads
 
 
 @pytest.mark.parametrize("spec, fields", [
-    (ImageSpec(3, 4, 1, 2), {"remat": False}),
-    (ImageSpec(2, 3, 3, 4, 3), {"random_orders": 1, "order_seed": 4}),
+    (DataSpec(3, 4, 1, 2), {"remat": False}),
+    (DataSpec(2, 3, 3, 4, 3), {"random_orders": 1, "order_seed": 4}),
 ], ids=["binary", "rgb, classes, random order"])  # fmt: skip
 def test_density_and_gradient_are_the_textbook_loop(spec, fields, make_state):
     model = _model(spec, optimizer=Optimizer("sgd", 1.0, b1=0.0), **fields)
@@ -97,10 +98,10 @@ def test_density_and_gradient_are_the_textbook_loop(spec, fields, make_state):
         order = orders.permutation(len(order), 4, 0)
         assert (order != np.arange(len(order))).any()
     label = lambda i: None if labels is None else labels[i]  # noqa: E731
-    loop = [_textbook(state.ema, spec, x, label(i), order) for i, x in enumerate(images)]
+    loop = [_textbook(state.ema["params"], spec, x, label(i), order) for i, x in enumerate(images)]
     expected = np.array([total for total, _ in loop])
     batch = _batch(images, labels)
-    new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch)
+    new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
     log_p = np.asarray(jax.jit(model.log_prob)(state.ema, batch), np.float64)
     np.testing.assert_allclose(log_p.sum((1, 2, 3)), expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["nll"], -expected.mean(), rtol=1e-5)
@@ -111,17 +112,17 @@ def test_density_and_gradient_are_the_textbook_loop(spec, fields, make_state):
 
 def test_an_ensemble_is_the_mean_of_its_orders(make_state):
     """Of every image there is: it sums to one, and each order is the network on laid images."""
-    spec = ImageSpec(2, 3, 1, 3)
+    spec = DataSpec(2, 3, 1, 3)
     model = _model(spec, random_orders=3)
     state, images = make_state(model), _every_image(spec)
     raster = jax.jit(_model(spec).log_prob)
-    each = []
+    each, weights = [], state.ema["params"]
     for k in range(3):
         order = orders.permutation(6, 0, k)
         laid = images.reshape(-1, 6)[:, order].reshape(images.shape)
         pixelwise = ("inputs", "outputs", "biases")
-        params = {n: p[order] if n in pixelwise else p for n, p in state.ema.items()}
-        each.append(np.asarray(raster(params, _batch(laid)), np.float64).sum((1, 2, 3)))
+        params = {n: p[order] if n in pixelwise else p for n, p in weights.items()}
+        each.append(np.asarray(raster({"params": params}, _batch(laid)), np.float64).sum((1, 2, 3)))
     np.testing.assert_allclose(np.exp(each).sum(1), 1, atol=1e-5)
     assert np.abs(np.diff(each, axis=0)).mean(1).min() > 0.1  # no two are the same density
     log_p = -_nll(model, state, images)
@@ -137,13 +138,14 @@ def test_an_ensemble_is_the_mean_of_its_orders(make_state):
 
 
 def test_samples_of_an_ensemble_are_of_their_number_alone(make_state):
-    spec = ImageSpec(3, 3, 1, 4, 2)
+    spec = DataSpec(3, 3, 1, 4, 2)
     model = _model(spec, random_orders=2)
     state = make_state(model)
 
     def sample(sampler, num):
         chosen = dataclasses.replace(model, sampler=sampler)
-        return jax.jit(lambda start: chosen.sample(jax.random.key(0), state, num, None, 1.0, start))
+        key = jax.random.key(0)
+        return jax.jit(lambda start: chosen.sample(key, state, num, Request(start=start)))
 
     whole = np.asarray(sample("cached", 6)(0))
     assert len(np.unique(whole, axis=0)) == 6
@@ -154,7 +156,7 @@ def test_samples_of_an_ensemble_are_of_their_number_alone(make_state):
 
 def test_completions_follow_the_first_order(make_state):
     """What comes later in it binds nothing; what comes before does."""
-    spec = ImageSpec(3, 4, 1, 5)
+    spec = DataSpec(3, 4, 1, 5)
     model = _model(spec, random_orders=2)
     state, order = make_state(model), orders.permutation(12, 0, 0)
     image = jnp.full((8, *spec.shape), 4, jnp.uint8)
@@ -171,7 +173,7 @@ def test_completions_follow_the_first_order(make_state):
 
 
 def test_a_step_trains_one_order_drawn_by_its_key(make_state):
-    model = _model(ImageSpec(2, 2, 1, 3), random_orders=3)
+    model = _model(DataSpec(2, 2, 1, 3), random_orders=3)
     state = make_state(model)
     batch = _batch(np.random.default_rng(0).integers(3, size=(5, 2, 2, 1)))
     log_p = jax.jit(model.log_prob)
@@ -180,7 +182,7 @@ def test_a_step_trains_one_order_drawn_by_its_key(make_state):
         for k in range(3)
     ]
     step = jax.jit(model.train_step)
-    losses = [float(step(jax.random.key(t), state, batch)[1]["nll"]) for t in range(12)]
+    losses = [float(step(jax.random.key(t), state, batch, t)[1]["nll"]) for t in range(12)]
     which = np.abs(np.subtract.outer(losses, each)).argmin(1)
     np.testing.assert_allclose(losses, np.array(each)[which], rtol=1e-5)
     assert set(which) == {0, 1, 2}
@@ -195,10 +197,10 @@ def test_orders_are_permutations_that_never_change():
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"features": 0}, "features must be positive"),
-    ({"random_orders": -1}, "random_orders and order_seed"),
+    ({"features": 0}, "`features` must be positive"),
+    ({"random_orders": -1}, "`random_orders` and `order_seed`"),
     ({"random_orders": 2, "order": "columns"}, "give one of them"),
 ])  # fmt: skip
 def test_refuses_impossible_fields(fields, message):
     with pytest.raises(UserError, match=message):
-        _model(ImageSpec(3, 3), **fields)
+        _model(DataSpec(3, 3), **fields)

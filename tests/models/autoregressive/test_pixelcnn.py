@@ -10,13 +10,14 @@ import pytest
 from scipy import special
 
 from jaxgen.errors import UserError
+from jaxgen.model import Request
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.optim.optimizer import Optimizer
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def _model(height, width, channels=1, levels=2, num_classes=0, **fields):
-    spec = ImageSpec(height, width, channels, levels, num_classes)
+    spec = DataSpec(height, width, channels, levels, num_classes)
     small = {"features": 6, "blocks": 1, "head": 6, "first_kernel": 3, "dropout": 0.0}
     return PixelCNN(spec, **{**small, **fields})
 
@@ -31,13 +32,13 @@ def make_state(random_state):
 
     def make(model):
         state = random_state(model)
-        return state.replace(ema=state.net.params)
+        return state.replace(ema=state.net.variables)
 
     return make
 
 
 def _batch(images, label=None):
-    batch = {"image": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
+    batch = {"x": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
     return batch if label is None else {**batch, "label": jnp.asarray(label)}
 
 
@@ -89,11 +90,11 @@ def test_jacobian_is_zero_from_the_diagonal_on_and_the_blind_spot_is_the_predict
     fields, make_state
 ):
     model = _model(**fields)
-    params = make_state(model).ema
+    variables = make_state(model).ema
     dims = model.spec.dims
 
     def absolute_jacobian(x):
-        out = lambda x: model.network.apply({"params": params}, x[None])[0]  # noqa: E731
+        out = lambda x: model.network.apply(variables, x[None])[0]  # noqa: E731
         jacobian = jax.jacrev(out)(x).reshape(dims, -1, dims)
         return jnp.abs(jacobian).sum(1)
 
@@ -147,7 +148,7 @@ def test_samples_have_the_density_of_the_exact_table(enumerated):
     model, state, images, log_p = enumerated
     num, p = 20_000, np.exp(log_p)
     label = jnp.ones(num, jnp.int32) if model.spec.num_classes else None
-    sample = jax.jit(lambda key, state: model.sample(key, state, num, label))
+    sample = jax.jit(lambda key, state: model.sample(key, state, num, Request(label)))
     drawn = np.asarray(sample(jax.random.key(3), state)).reshape(num, -1).astype(int)
     place = drawn @ model.spec.levels ** np.arange(model.spec.dims)[::-1]
     counts = np.bincount(place, minlength=len(images))
@@ -166,7 +167,7 @@ def test_nll_is_the_chain_rule(make_state):
     model = _model(3, 2, 3, levels=4)
     state = make_state(model)
     images = np.random.default_rng(0).integers(4, size=(5, 3, 2, 3))
-    network = jax.jit(lambda x: model.network.apply({"params": state.ema}, x))
+    network = jax.jit(lambda x: model.network.apply(state.ema, x))
     total = np.zeros(5)
     x = np.zeros((5, 3, 2, 3), np.float32)  # what is still to come is not needed
     for y, u, c in itertools.product(range(3), range(2), range(3)):
@@ -204,7 +205,9 @@ def test_samplers_equal_the_naive_one_bit_for_bit(name, make_state):
     model = _model(**SAMPLERS[name])
     # Quiet logits: no two images are alike.
     state = make_state(model)
-    state = state.replace(ema={**state.ema, "out": jax.tree.map(lambda p: p / 8, state.ema["out"])})
+    params = state.ema["params"]
+    quiet = {**params, "out": jax.tree.map(lambda p: p / 8, params["out"])}
+    state = state.replace(ema={"params": quiet})
     shape = (6, *model.spec.shape)
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.integers(model.spec.levels, size=shape), jnp.uint8)
@@ -214,8 +217,9 @@ def test_samplers_equal_the_naive_one_bit_for_bit(name, make_state):
         @jax.jit
         def complete(seed, known, temperature, start):
             key = jax.random.key(seed)
-            args = (image[: known.shape[0]], known, None if label is None else label[: len(known)])
-            return model.complete(key, state, *args, temperature, start)
+            some = None if label is None else label[: len(known)]
+            request = Request(some, temperature, start)
+            return model.complete(key, state, image[: len(known)], known, request)
 
         return complete
 
@@ -239,10 +243,11 @@ def test_samplers_equal_the_naive_one_bit_for_bit(name, make_state):
         parts = [cached(3, nothing[:2], 1.0, start) for start in (0, 2, 4)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
     else:
-        sample = jax.jit(lambda start: model.sample(jax.random.key(3), state, 2, start=start))
+        key = jax.random.key(3)
+        sample = jax.jit(lambda start: model.sample(key, state, 2, Request(start=start)))
         parts = np.concatenate([sample(start) for start in (0, 2, 4)])
         every_class_in_turn = jnp.arange(6) % 3
-        whole = jax.jit(lambda: model.sample(jax.random.key(3), state, 6, every_class_in_turn))
+        whole = jax.jit(lambda: model.sample(key, state, 6, Request(every_class_in_turn)))
         np.testing.assert_array_equal(parts, whole())
 
 
@@ -261,12 +266,13 @@ def test_given_pixels_bind_only_what_comes_after_them(make_state):
 def test_low_temperature_is_the_greedy_image(make_state):
     model = _model(3, 3, levels=5)
     state = make_state(model)
-    network = jax.jit(lambda x: model.network.apply({"params": state.ema}, x))
+    network = jax.jit(lambda x: model.network.apply(state.ema, x))
     x, greedy = np.zeros((1, 3, 3, 1), np.float32), np.zeros((3, 3, 1), int)
     for y, u in itertools.product(range(3), range(3)):
         greedy[y, u, 0] = np.asarray(network(jnp.asarray(x)))[0, y, u, 0].argmax()
         x[0, y, u, 0] = greedy[y, u, 0] / 2 - 1
-    drawn = jax.jit(lambda: model.sample(jax.random.key(0), state, 3, temperature=1e-4))()
+    cold = Request(temperature=1e-4)
+    drawn = jax.jit(lambda: model.sample(jax.random.key(0), state, 3, cold))()
     np.testing.assert_array_equal(drawn, np.broadcast_to(greedy, (3, 3, 3, 1)))
 
 
@@ -275,7 +281,7 @@ def test_label_changes_density_and_samples(make_state):
     state = make_state(model)
     images = np.random.default_rng(0).integers(4, size=(4, 3, 3, 1))
     nll = [_nll(model, state, _batch(images, np.full(4, c))) for c in range(3)]
-    sample = jax.jit(lambda label: model.sample(jax.random.key(0), state, 8, label))
+    sample = jax.jit(lambda label: model.sample(jax.random.key(0), state, 8, Request(label)))
     drawn = [np.asarray(sample(jnp.full(8, c))) for c in range(3)]
     for a, b in [(0, 1), (0, 2), (1, 2)]:
         assert (np.abs(nll[a] - nll[b]) > 1e-3).all()
@@ -283,7 +289,7 @@ def test_label_changes_density_and_samples(make_state):
     with pytest.raises(UserError, match="--conditional"):
         unconditional = _model(3, 3)
         unconditional.sample(
-            jax.random.key(0), make_state(unconditional), 2, jnp.zeros(2, jnp.int32)
+            jax.random.key(0), make_state(unconditional), 2, Request(jnp.zeros(2, jnp.int32))
         )
 
 
@@ -292,25 +298,24 @@ def test_label_changes_density_and_samples(make_state):
 
 def test_train_step_is_gradient_descent_on_the_mean_nll_with_an_average(make_state):
     model = _model(3, 4, levels=3, optimizer=Optimizer("sgd", 0.01, b1=0.0), ema=0.3)
-    state = make_state(model).replace(step=jnp.int32(5))
-    state = state.replace(ema=jax.tree.map(lambda p: p + 1, state.net.params))
+    state = make_state(model)
+    state = state.replace(ema=jax.tree.map(lambda p: p + 1, state.net.variables))
     batch = _batch(np.random.default_rng(1).integers(3, size=(5, 3, 4, 1)))
-    new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch)
+    new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch, 5)
 
     def mean_nll(params):
-        logits = model.network.apply({"params": params}, batch["image"] - 1.0)
+        logits = model.network.apply({"params": params}, batch["x"] - 1.0)
         log_p = jax.nn.log_softmax(logits)
-        picked = jnp.take_along_axis(log_p, batch["image"].astype(jnp.int32)[..., None], -1)
+        picked = jnp.take_along_axis(log_p, batch["x"].astype(jnp.int32)[..., None], -1)
         return -picked.sum() / 5
 
     value, grads = jax.jit(jax.value_and_grad(mean_nll))(state.net.params)
     np.testing.assert_allclose(metrics["nll"], value, rtol=1e-5)
     # Nats per image is what is descended; the average's decay at step 5 is min(0.3, 6/15).
     expected = jax.tree.map(lambda p, g: p - 0.01 * g, state.net.params, grads)
-    average = jax.tree.map(lambda e, p: 0.3 * e + 0.7 * p, state.ema, expected)
+    average = jax.tree.map(lambda e, p: 0.3 * e + 0.7 * p, state.ema, {"params": expected})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.net.params, expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.ema, average)
-    assert int(new.step) == 6
 
 
 def test_dropout_is_of_the_example_and_of_training_alone(make_state):
@@ -332,10 +337,10 @@ def test_dropout_is_of_the_example_and_of_training_alone(make_state):
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"first_kernel": 4}, "first_kernel must be odd"),
-    ({"kernel": 1}, "kernel must be odd"),
+    ({"first_kernel": 4}, "`first_kernel` must be odd"),
+    ({"kernel": 1}, "`kernel` must be odd"),
     ({"channels": 3, "features": 2}, "3 channels"),
-    ({"dropout": 1.0}, "dropout"),
+    ({"dropout": 1.0}, "`dropout` must lie"),
 ])  # fmt: skip
 def test_refuses_impossible_fields(fields, message):
     with pytest.raises(UserError, match=message):

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from jaxgen.causal import samplers
+from jaxgen.causal.condition import NOTHING
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.distributions.likelihoods import Bernoulli, Categorical
 from jaxgen.distributions.mixtures import LogisticMixture
 from jaxgen.errors import UserError
+from jaxgen.model import Request
 from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def _model(spec, **fields):
@@ -27,7 +29,7 @@ def make_state(random_state):
 
     def make(model):
         state = random_state(model)
-        return state.replace(ema=state.net.params)
+        return state.replace(ema=state.net.variables)
 
     return make
 
@@ -36,15 +38,15 @@ def make_state(random_state):
 def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reach(
     height, width, scales, make_state
 ):
-    model = _model(ImageSpec(height, width, 1, 5), scales=scales)
-    params = make_state(model).ema
+    model = _model(DataSpec(height, width, 1, 5), scales=scales)
+    variables = make_state(model).ema
     dims = model.spec.dims
 
     # One number for each sub-pixel: with random weights, none of its parameters cancel.
     mix = jax.random.normal(jax.random.key(2), (model.likelihood.num_params,))
 
     def absolute_jacobian(x):
-        out = lambda x: model.network.apply({"params": params}, x[None])[0] @ mix  # noqa: E731
+        out = lambda x: model.network.apply(variables, x[None])[0] @ mix  # noqa: E731
         return jnp.abs(jax.jacrev(out)(x)).reshape(dims, dims)
 
     # Features underflow at some images: what is ever seen is the sum over several.
@@ -62,15 +64,15 @@ def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reac
 
 
 @pytest.mark.parametrize("spec, scales", [
-    (ImageSpec(6, 7, 1, 17), 3),
-    (ImageSpec(5, 6, 2, 3, 2), 2),
+    (DataSpec(6, 7, 1, 17), 3),
+    (DataSpec(5, 6, 2, 3, 2), 2),
 ], ids=str)  # fmt: skip
 def test_cached_sampler_equals_the_naive_one_at_several_resolutions(spec, scales, make_state):
     model = _model(spec, scales=scales)
     state, label = make_state(model), jnp.array([0, 1, 1]) if spec.num_classes else None
-    naive = dataclasses.replace(model, sampler="naive")
+    naive, request = dataclasses.replace(model, sampler="naive"), Request(label, 5.0)
     drawn = [
-        np.asarray(jax.jit(lambda m=m: m.sample(jax.random.key(0), state, 3, label, 5.0))())
+        np.asarray(jax.jit(lambda m=m: m.sample(jax.random.key(0), state, 3, request))())
         for m in (model, naive)
     ]
     assert len(np.unique(drawn[0], axis=0)) == 3
@@ -79,11 +81,11 @@ def test_cached_sampler_equals_the_naive_one_at_several_resolutions(spec, scales
 
 def _states(height, make_state):
     """Shapes of what the sampler carries from row to row."""
-    spec = ImageSpec(height, 5, 1, 3)
+    spec = DataSpec(height, 5, 1, 3)
     model = _model(spec, scales=2)
-    network = model.bind(make_state(model))
+    network = model.chain(make_state(model).ema).bound
     draw = samplers.Draw(lambda positions: positions, lambda state, noise, params: params)
-    return jax.eval_shape(lambda: network.stepper(spec, draw, None).start(2))
+    return jax.eval_shape(lambda: network.stepper(spec, draw, NOTHING).start(2))
 
 
 def test_the_sampler_remembers_rows_and_not_the_image(make_state):
@@ -96,8 +98,8 @@ def test_the_sampler_remembers_rows_and_not_the_image(make_state):
 def test_parameters_of_the_papers_network():
     """53.6 million, as of the released code at 160 filters, 5 blocks, 3 resolutions, 10 logistics:
     within a half percent, since that has weight normalization, and other first kernels."""
-    model = PixelCNNPP(ImageSpec(32, 32, 3, 256), features=160, blocks=5, scales=3, components=10)
-    params = jax.eval_shape(model.init, jax.random.key(0)).net.params
+    model = PixelCNNPP(DataSpec(32, 32, 3, 256), features=160, blocks=5, scales=3, components=10)
+    params = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1)).net.params
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(53.6e6, rel=5e-3)
     for pyramid, up in [(params["left"], 6), (params["left"]["smaller"]["smaller"], 5)]:
         assert [name for name in pyramid if name.startswith("down_")] == [
@@ -107,12 +109,12 @@ def test_parameters_of_the_papers_network():
 
 
 def test_features_at_depth_start_at_order_one():
-    network = PixelCNNPP(ImageSpec(8, 8, 1, 17), features=8, blocks=4, scales=3).network
+    network = PixelCNNPP(DataSpec(8, 8, 1, 17), features=8, blocks=4, scales=3).network
     x = jax.random.uniform(jax.random.key(1), (10, 8, 8, 1), minval=-1)
 
     @jax.jit
     def features_of(key):
-        return network.init_with_output(key, x, None, None, method="features")[0]
+        return network.init_with_output(key, x, method="features")[0]
 
     features = features_of(jax.random.key(0))
     assert 0.2 < float(jnp.std(features)) < 5.0
@@ -120,14 +122,14 @@ def test_features_at_depth_start_at_order_one():
 
 def test_learns_the_digits():
     """The first loss is near that of uniform; training stays finite, and descends."""
-    images = load(DataConfig()).splits["train"].images
-    model = PixelCNNPP(ImageSpec(8, 8, 1, 17), features=8)
-    state = model.init(jax.random.key(0))
+    images = load(DataConfig()).splits["train"].x
+    model = PixelCNNPP(DataSpec(8, 8, 1, 17), features=8)
+    state = model.init(jax.random.key(0), model.spec.example(1))
     step, metrics = jax.jit(model.train_step), []
     for i in range(40):
         at = np.arange(25 * i, 25 * i + 25)
-        batch = {"image": jnp.asarray(images[at]), "index": jnp.asarray(at)}
-        state, now = step(jax.random.fold_in(jax.random.key(1), i), state, batch)
+        batch = {"x": jnp.asarray(images[at]), "index": jnp.asarray(at)}
+        state, now = step(jax.random.fold_in(jax.random.key(1), i), state, batch, i)
         metrics.append(now)
     nll, norm = (np.array([m[name] for m in metrics]) for name in ("nll", "grad_norm"))
     assert np.isfinite(nll).all() and np.isfinite(norm).all()
@@ -137,13 +139,13 @@ def test_learns_the_digits():
 
 
 def test_likelihood_follows_the_levels_and_the_flag():
-    grey = ImageSpec(8, 8, 1, 17)
+    grey = DataSpec(8, 8, 1, 17)
     assert _model(grey).likelihood == LogisticMixture(17, 3)
     assert _model(grey, output="categorical").likelihood == Categorical(17)
-    assert _model(ImageSpec(8, 8, 1, 2)).likelihood == Bernoulli()
+    assert _model(DataSpec(8, 8, 1, 2)).likelihood == Bernoulli()
 
 
 @pytest.mark.parametrize("field", ["features", "blocks", "scales", "components"])
 def test_refuses_impossible_fields(field):
-    with pytest.raises(UserError, match=f"--pixelcnnpp.{field} must be at least 1"):
-        _model(ImageSpec(3, 3), **{field: 0})
+    with pytest.raises(UserError, match=f"`{field}` must be at least 1"):
+        _model(DataSpec(3, 3), **{field: 0})

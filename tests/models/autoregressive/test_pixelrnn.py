@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.causal import lstm
 from jaxgen.causal.check import check_autoregressive
+from jaxgen.causal.condition import Condition
 from jaxgen.causal.lstm import DiagonalLayer, RowLayer, scan_states, skew, unskew
 from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 LAYERS = {"row": RowLayer, "diagonal": DiagonalLayer}
 MODELS = {"rowlstm": RowLSTM, "diagonal": DiagonalBiLSTM}
@@ -142,7 +144,7 @@ def test_one_row_layer_sees_a_triangle():
 @pytest.mark.parametrize("blocks, kernel", [(1, 3), (2, 5)])
 def test_row_lstm_sees_the_predicted_triangle(blocks, kernel, random_state):
     """The pixels that it does not see, though they are earlier, are those beside the triangle."""
-    spec, side = ImageSpec(4, 12, 1, 2), kernel // 2
+    spec, side = DataSpec(4, 12, 1, 2), kernel // 2
     model = RowLSTM(spec, features=4, blocks=blocks, head=6, first_kernel=kernel)
     params = random_state(model).net.params
     see = jax.jit(lambda x: model.network.apply({"params": params}, x))
@@ -169,21 +171,21 @@ def test_skew_lays_the_diagonals_in_rows_and_unskew_undoes_it():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_pixel_by_pixel_the_features_are_those_of_the_whole_image(name, random_state):
-    spec = ImageSpec(4, 3, 1, 2, 3)
+    spec = DataSpec(4, 3, 1, 2, 3)
     model = MODELS[name](spec, features=4, blocks=3, head=6, first_kernel=5)
     variables = {"params": random_state(model).net.params}
     x = jax.random.normal(jax.random.key(0), (2, *spec.shape))
-    label = jnp.eye(3)[:2]
+    condition = Condition(jnp.eye(3)[:2])
 
     @jax.jit
     def features(x):
-        return model.network.apply(variables, x, label, None, method="features")
+        return model.network.apply(variables, x, condition, None, method="features")
 
     @jax.jit
     def row(cache, above, row):
         def run(cache, method, *inputs):
             state = {**variables, "cache": cache}
-            return model.network.apply(state, *inputs, label, method=method, mutable=["cache"])
+            return model.network.apply(state, *inputs, condition, method=method, mutable=["cache"])
 
         _, new = run(cache, "begin_row", above)
         out = []

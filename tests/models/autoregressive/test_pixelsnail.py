@@ -8,10 +8,11 @@ import pytest
 from jaxgen.causal import attention
 from jaxgen.causal.attention import attend
 from jaxgen.causal.check import check_autoregressive
+from jaxgen.causal.condition import Condition
 from jaxgen.causal.samplers import Draw, run_cached
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 SMALL = {"features": 4, "blocks": 1, "layers": 1, "attention": 4, "head": 6, "dropout": 0.0}
 
@@ -66,7 +67,7 @@ def test_attention_in_parts_needs_less_memory(monkeypatch):
 def test_sees_the_whole_past_thanks_to_attention(layers, first_kernel, random_state):
     """Without it, what the convolutions reach, and that alone."""
     model = PixelSNAIL(
-        ImageSpec(6, 6, 1, 4), **{**SMALL, "layers": layers, "first_kernel": first_kernel}
+        DataSpec(6, 6, 1, 4), **{**SMALL, "layers": layers, "first_kernel": first_kernel}
     )
     params = random_state(model).net.params
     network = jax.jit(lambda p, x: model.network.apply({"params": p}, x))
@@ -99,10 +100,10 @@ def _reach(side, layers, first):
 def test_features_from_kept_keys_and_values_equal_the_whole_pass(random_state):
     """Two blocks, three channels, labels; every pixel is known, and what is recorded of each draw
     is the distribution that it was drawn from."""
-    spec = ImageSpec(4, 5, 3, 4, 3)
+    spec = DataSpec(4, 5, 3, 4, 3)
     network = _bound(PixelSNAIL(spec, **{**SMALL, "blocks": 2}), random_state)
     image = jnp.asarray(np.random.default_rng(0).integers(4, size=(2, *spec.shape)), jnp.uint8)
-    label = jnp.array([0, 2])
+    condition = Condition(jnp.eye(3)[jnp.array([0, 2])])
     draw = Draw(
         noise=lambda positions: jnp.zeros((len(positions), 2)),
         pick=lambda state, noise, params: (state, jnp.zeros(2), params),
@@ -111,8 +112,8 @@ def test_features_from_kept_keys_and_values_equal_the_whole_pass(random_state):
     @jax.jit
     def both():
         known = jnp.ones(image.shape, bool)
-        _, _, streamed = run_cached(network, spec, draw, image, known, label)
-        return streamed.transpose(3, 0, 1, 2, 4), network(spec.to_float(image), label)
+        _, _, streamed = run_cached(network, spec, draw, image, known, condition)
+        return streamed.transpose(3, 0, 1, 2, 4), network(spec.to_float(image), condition)
 
     streamed, whole = both()
     assert np.std(whole) > 0.1
@@ -123,15 +124,15 @@ def test_features_from_kept_keys_and_values_equal_the_whole_pass(random_state):
 @pytest.mark.parametrize(
     "fields, told",
     [
-        ({"attention": 16, "heads": 3}, "heads=3 must divide --pixelsnail.attention=16"),
-        ({"heads": 0}, "heads must be at least 1"),
-        ({"attention": 0}, "attention must be at least 1"),
-        ({"kernel": 0}, "kernel must be at least 1"),
-        ({"blocks": 0}, "blocks must be at least 1"),
-        ({"layers": -1}, "layers must not be negative"),
-        ({"first_kernel": 4}, "first_kernel must be odd and at least 3"),
+        ({"attention": 16, "heads": 3}, "`heads`=3 must divide `attention`=16"),
+        ({"heads": 0}, "`heads` must be at least 1"),
+        ({"attention": 0}, "`attention` must be at least 1"),
+        ({"kernel": 0}, "`kernel` must be at least 1"),
+        ({"blocks": 0}, "`blocks` must be at least 1"),
+        ({"layers": -1}, "`layers` must not be negative"),
+        ({"first_kernel": 4}, "`first_kernel` must be odd and at least 3"),
     ],
 )
 def test_impossible_fields_are_told(fields, told):
     with pytest.raises(UserError, match=told):
-        PixelSNAIL(ImageSpec(8, 8, 1, 17), **fields)
+        PixelSNAIL(DataSpec(8, 8, 1, 17), **fields)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from jaxgen.causal import samplers
+from jaxgen.causal.condition import Condition
 from jaxgen.errors import UserError
 from jaxgen.models.autoregressive.wavenet import WaveNet
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
-SPEC = ImageSpec(1, 40, 1, 7, num_classes=3, rate=4000)
+SPEC = DataSpec(1, 40, 1, 7, num_classes=3, rate=4000)
 SMALL = {"features": 3, "skips": 5, "head": 6}
 SHAPES = [(2, 3, 2), (3, 2, 2), (2, 1, 1)]
 """Kernel, layers, stacks: the first reaches back 16 samples, and the rings turn many times."""
@@ -28,7 +29,7 @@ def _model(shape=SHAPES[0], spec=SPEC, **fields):
 def make_state(random_state):
     def make(model):
         state = random_state(model)
-        return state.replace(ema=state.net.params)
+        return state.replace(ema=state.net.variables)
 
     return make
 
@@ -36,6 +37,10 @@ def make_state(random_state):
 def _clips(num, spec=SPEC):
     images = np.random.default_rng(0).integers(spec.levels, size=(num, *spec.shape))
     return jnp.asarray(images, jnp.uint8), jnp.arange(num) % 3
+
+
+def _told(labels):
+    return Condition(jax.nn.one_hot(labels, SPEC.num_classes))
 
 
 def _by_hand(model, params, x, label):
@@ -60,7 +65,7 @@ def _by_hand(model, params, x, label):
     skips = np.zeros((len(x), model.skips))
     for i, dilation in enumerate(model.dilations):
         layer = p[f"stack_{i}"]
-        shift = layer["LabelShift_0"]["Dense_0"]["kernel"][label]
+        shift = layer["Shift_0"]["vector"][label]
         z = np.stack([conv(layer["DilatedConv_0"], h, t, dilation) for t in steps]) + shift
         z = np.tanh(z[:, :f]) * sigmoid(z[:, f:])
         out = z @ layer["Dense_0"]["kernel"] + layer["Dense_0"]["bias"]
@@ -76,16 +81,17 @@ def _by_hand(model, params, x, label):
 def test_logits_are_the_papers_formulas(shape, make_state):
     model = _model(shape)
     state, (images, labels) = make_state(model), _clips(3)
-    network = model.bind(state)
-    found = jax.jit(lambda x: network(x, labels))(SPEC.to_float(images))
+    network = model.chain(state.ema).bound
+    found = jax.jit(lambda x: network(x, _told(labels)))(SPEC.to_float(images))
     for clip, label, logits in zip(images, labels, found, strict=True):
         x = np.asarray(clip, np.float64)[0, :, 0] * 2 / 6 - 1
-        expected = _by_hand(model, state.ema, x, int(label))
+        expected = _by_hand(model, state.ema["params"], x, int(label))
         np.testing.assert_allclose(logits[0, :, 0], expected, atol=2e-5)
 
 
 @by_shape
 def test_ring_buffers_give_the_logits_of_the_whole_row(shape, make_state):
+    """In float64: sums are taken in another order."""
     model = _model(shape)
     state, (images, labels) = make_state(model), _clips(3)
 
@@ -93,18 +99,21 @@ def test_ring_buffers_give_the_logits_of_the_whole_row(shape, make_state):
         return state, jnp.zeros(3, jnp.int32), params
 
     draw = samplers.Draw(lambda positions: jnp.zeros((len(positions), 3, 1)), pick)
-    known = jnp.ones(images.shape, bool)
 
     @jax.jit
-    def run(images, labels):
-        network = model.bind(state)
-        levels, _, params = samplers.run_cached(network, SPEC, draw, images, known, labels)
-        return levels, params, network(SPEC.to_float(images), labels)
+    def run(variables, images, labels):
+        network, known = model.chain(variables).bound, jnp.ones(images.shape, bool)
+        x, told = SPEC.to_float(images).astype(jnp.float64), _told(labels)
+        levels, _, params = samplers.run_cached(network, SPEC, draw, images, known, told)
+        return levels, params, network(x, told)
 
-    levels, by_sample, whole = run(images, labels)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), state.ema)
+        levels, by_sample, whole = run(wide, images, labels)
+    assert by_sample.dtype == whole.dtype == np.float64
     np.testing.assert_array_equal(levels, images)
     by_sample = by_sample.transpose(3, 0, 1, 2, 4)  # [h w c b p] to [b h w c p]
-    np.testing.assert_allclose(by_sample, whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_sample, whole, rtol=1e-12, atol=1e-13)
 
 
 @by_shape
@@ -113,19 +122,19 @@ def test_the_receptive_field_is_what_the_facts_say(shape, make_state):
     reach = model.receptive_field
     spec = dataclasses.replace(SPEC, width=reach + 6)
     model = dataclasses.replace(model, spec=spec)
-    network, (images, labels) = model.bind(make_state(model)), _clips(3, spec)
+    network, (images, labels) = model.chain(make_state(model).ema).bound, _clips(3, spec)
 
     @jax.jit
     @jax.grad
     def slope(x):
-        return jnp.abs(network(x, labels)[:, 0, -1]).sum()
+        return jnp.abs(network(x, _told(labels))[:, 0, -1]).sum()
 
     seen = np.abs(slope(spec.to_float(images)))[:, 0, :, 0].max(0) > 0
     np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(5, reach + 5))
     assert model.facts()["receptive field"] == f"{reach} samples ({reach / 4:g} ms)"
     # What is remembered is no more than what is seen, beside the last sample itself.
     nothing = samplers.Draw(lambda positions: positions, lambda *args: args)
-    cache, _ = network.stepper(spec, nothing, labels).start(3)
+    cache, _ = network.stepper(spec, nothing, _told(labels)).start(3)
     assert sum(ring.shape[0] for ring in jax.tree.leaves(cache)) == reach - 1
 
 
@@ -144,34 +153,35 @@ def test_the_label_enters_every_layer(make_state):
 
     @jax.jit
     @jax.grad
-    def slopes(params):
-        return jnp.sin(model.network.apply({"params": params}, SPEC.to_float(images), labels)).sum()
+    def slopes(variables):
+        logits = model.network.apply(variables, SPEC.to_float(images), _told(labels))
+        return jnp.sin(logits).sum()
 
-    found = slopes(state.ema)
+    found = slopes(state.ema)["params"]
     assert len(model.dilations) == 6
     for i in range(6):
-        slope = np.asarray(found[f"stack_{i}"]["LabelShift_0"]["Dense_0"]["kernel"])
+        slope = np.asarray(found[f"stack_{i}"]["Shift_0"]["vector"])
         assert (np.abs(slope).max(1) > 1e-4).all(), i
 
 
 def test_reversed_is_the_network_on_reversed_sounds(make_state):
     forth, back = _model(), _model(order="reversed")
     state, (images, labels) = make_state(forth), _clips(3)
-    batch = {"image": images, "index": jnp.arange(3), "label": labels}
+    batch = {"x": images, "index": jnp.arange(3), "label": labels}
     expected = jax.jit(forth.eval_step)(jax.random.key(0), state, batch)["nll"]
-    batch["image"] = images[:, :, ::-1]
+    batch["x"] = images[:, :, ::-1]
     found = jax.jit(back.eval_step)(jax.random.key(0), state, batch)["nll"]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"spec": ImageSpec(2, 8)}, "one row of one channel, and the data has images of 2x8x1"),
-    ({"spec": ImageSpec(1, 8, 3)}, "images of 1x8x3"),
-    ({"order": "columns"}, "--wavenet.order=columns"),
-    ({"kernel": 1}, "--wavenet.kernel must be at least 2; got 1"),
-    ({"layers": 0}, "--wavenet.layers must be positive; got 0"),
-    ({"skips": 0}, "--wavenet.skips must be positive; got 0"),
-    ({"ema": 1.0}, "ema must lie in"),
+    ({"spec": DataSpec(2, 8)}, "one row of one channel, and the data has images of 2x8x1"),
+    ({"spec": DataSpec(1, 8, 3)}, "images of 1x8x3"),
+    ({"order": "columns"}, "`order`=columns"),
+    ({"kernel": 1}, "`kernel` must be at least 2; got 1"),
+    ({"layers": 0}, "`layers` must be positive; got 0"),
+    ({"skips": 0}, "`skips` must be positive; got 0"),
+    ({"ema": 1.0}, "`ema` must lie in"),
 ])  # fmt: skip
 def test_mistakes_are_told(fields, message):
     with pytest.raises(UserError, match=message):
