@@ -1,1 +1,43 @@
-"""Layers of any family."""
+"""Layers and networks for any family of models."""
+
+from jaxgen.nn.encoders import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    Decoder,
+    Encoder,
+    MLPDiscriminator,
+    MLPGenerator,
+    with_label,
+)
+from jaxgen.nn.layers import (
+    ACTIVATIONS,
+    Conv,
+    ConvTranspose,
+    concat_elu,
+    dropout,
+    fold_keys,
+    gate,
+    halvings,
+    upsample,
+)
+from jaxgen.nn.norm import Norm
+
+__all__ = [
+    "ACTIVATIONS",
+    "Conv",
+    "ConvTranspose",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "Decoder",
+    "Encoder",
+    "MLPDiscriminator",
+    "MLPGenerator",
+    "Norm",
+    "concat_elu",
+    "dropout",
+    "fold_keys",
+    "gate",
+    "halvings",
+    "upsample",
+    "with_label",
+]

@@ -2,9 +2,13 @@
 
 T(x, w, g) = <conv(x, w), g> is linear in each argument. Its three partial adjoints, conv(x, w),
 conv_adjoint(g, w) (a transposed convolution) and weight_gradient(x, g), are each other's
-derivatives. Each is given the other two as its derivative, and each is written as a convolution
-of NHWC by HWIO: XLA on CPU runs any other layout, which is what autodiff derives, on a path ten
-to a hundred times slower when it stands inside a loop. Reverse mode only.
+derivatives. Each is given the other two as its derivative. Reverse mode only.
+
+On a CPU each is written as a convolution of NHWC by HWIO: XLA runs any other layout, which is what
+autodiff derives, on a path ten to a hundred times slower when it stands inside a loop. Elsewhere
+each is what autodiff derives, which libraries know as the backward passes of a convolution: on an
+H100, cuDNN took a weight gradient in the CPU's form for a convolution with a kernel as large as the
+image, and ran it by Fourier transforms.
 """
 
 import functools
@@ -29,11 +33,31 @@ def same_padding(size: Size, kernel: Size, stride: int) -> Padding:
     return pad(size[0], kernel[0]), pad(size[1], kernel[1])
 
 
+def _derived() -> bool:
+    """Whether adjoints are what autodiff derives."""
+    return jax.default_backend() != "cpu"
+
+
+def _cropped(x: Array, padding: Padding) -> tuple[Array, Padding]:
+    """The image without what negative padding takes away, and the rest of the padding: cuDNN's
+    backward passes know no negative padding."""
+    for axis, pads in enumerate(padding, 1):
+        low, high = (max(0, -pad) for pad in pads)
+        x = lax.slice_in_dim(x, low, x.shape[axis] - high, axis=axis)
+    (a, b), (c, d) = padding
+    return x, ((max(a, 0), max(b, 0)), (max(c, 0), max(d, 0)))
+
+
 def _conv(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+    if _derived():
+        x, padding = _cropped(x, padding)
     return lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=_DIMENSIONS)
 
 
 def _conv_adjoint(g: Array, w: Array, stride: int, padding: Padding, size: Size) -> Array:
+    if _derived():
+        like = jax.ShapeDtypeStruct((g.shape[0], *size, w.shape[2]), g.dtype)
+        return jax.linear_transpose(lambda x: _conv(x, w, stride, padding), like)(g)[0]
     pads = []
     for axis, (low, _) in enumerate(padding):
         before = w.shape[axis] - 1 - low
@@ -46,6 +70,9 @@ def _conv_adjoint(g: Array, w: Array, stride: int, padding: Padding, size: Size)
 
 
 def _weight_gradient(x: Array, g: Array, stride: int, padding: Padding, kernel: Size) -> Array:
+    if _derived():
+        like = jax.ShapeDtypeStruct((*kernel, x.shape[3], g.shape[3]), x.dtype)
+        return jax.linear_transpose(lambda w: _conv(x, w, stride, padding), like)(g)[0]
     # The batch is what is summed over: it takes the place of the input features.
     pads = []
     for axis, (low, _) in enumerate(padding):

@@ -1,14 +1,14 @@
-"""Layers that two or more models use: causal, strided and transposed convolutions, dropout.
+"""Layers that two or more models use: strided and transposed convolutions, gates, dropout.
 
 Everything is NHWC with kernels [height width in out].
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxgen.nn.conv import conv, conv_adjoint, same_padding
 
@@ -110,20 +110,3 @@ def dropout(
 def fold_keys(keys: Key[Array, " b"] | None, i: int | Array) -> Key[Array, " b"] | None:
     """The keys of layer i, made of those of the network; None stays None."""
     return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-
-
-def one_hot(label: Int[Array, " b"] | None, classes: int, dtype: Any) -> Array | None:
-    """[b k], or None."""
-    return None if label is None else jax.nn.one_hot(label, classes, dtype=dtype)
-
-
-class LabelShift(nn.Module):
-    """Adds to every place a vector that the label chooses, zero before training."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *hw f"], label: Array | None) -> Float[Array, "b *hw f"]:
-        """label: one-hot [b k], or None, which adds nothing."""
-        if label is None:
-            return x
-        shift = nn.Dense(x.shape[-1], use_bias=False, kernel_init=nn.initializers.zeros)(label)
-        return x + shift.reshape(x.shape[0], *(1,) * (x.ndim - 2), -1)

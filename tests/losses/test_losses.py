@@ -235,3 +235,10 @@ def test_r1_of_a_quadratic_critic_and_its_gradient():
     np.testing.assert_allclose(penalty(2.0), 4 * np.array([5.0, 40.0, 0.0, 5.0]), rtol=1e-6)
     slope = jax.jacrev(penalty)(2.0)
     np.testing.assert_allclose(slope, 4 * np.array([5.0, 40.0, 0.0, 5.0]), rtol=1e-6)
+
+
+def test_r1_of_a_pair_adds_the_squares():
+    # D = 3 a.1 + b'b/2: |grad_a|^2 = 9 a numbers, |grad_b|^2 = |b|^2.
+    a, b = jnp.ones((2, 4)), jnp.array([[1.0, 2.0], [0.0, 3.0]])
+    critic = lambda pair: 3 * pair[0].sum(-1) + 0.5 * (pair[1] ** 2).sum(-1)  # noqa: E731
+    np.testing.assert_allclose(gradient_penalty_r1(critic, (a, b)), [36.0 + 5.0, 36.0 + 9.0])

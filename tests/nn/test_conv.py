@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 from jaxgen.causal.masked import CausalConv, causal_mask, group_bounds
+from jaxgen.nn import conv as conv_module
 from jaxgen.nn.conv import conv, conv_adjoint, same_padding, weight_gradient
 from jaxgen.nn.layers import Conv, ConvTranspose, dropout, halvings, upsample
 
@@ -21,6 +22,12 @@ CASES = [
     ((5, 6), (1, 1), 2),
     ((3, 3), (2, 5), 1),
 ]
+
+
+@pytest.fixture(autouse=True, params=["as on a CPU", "as autodiff derives them"])
+def form(request, monkeypatch):
+    """The adjoints in both forms, whatever device runs the tests."""
+    monkeypatch.setattr(conv_module, "_derived", lambda: request.param != "as on a CPU")
 
 
 def _integers(seed, *shapes, dtype=np.float32):
@@ -52,10 +59,10 @@ def test_equals_plain_convolution_and_its_vjp_exactly(size, kernel, stride):
     np.testing.assert_array_equal(weight_gradient(x, g, stride, pad, kernel), dw)
 
 
+@pytest.mark.parametrize("pad", [((2, 0), (1, 1)), ((2, -1), (1, 2)), ((1, 2), (-1, 1))])
 @pytest.mark.parametrize("size, kernel, stride", CASES[:3])
-def test_three_adjoints_are_one_trilinear_form(size, kernel, stride):
+def test_three_adjoints_are_one_trilinear_form(size, kernel, stride, pad):
     # Uneven padding that no 'SAME' gives: <conv(x, w), g> = <x, conv'(g, w)> = <w, conv''(x, g)>.
-    pad = ((2, 0), (1, 1))
     x, w, _ = _integers(1, *_shapes(size, kernel, stride))
     y = conv(x, w, stride, pad)
     np.testing.assert_array_equal(y, _plain(x, w, stride, pad))
@@ -162,15 +169,15 @@ def test_causal_conv_equals_a_masked_full_kernel(kind, kernel):
             full[reach, reach, i, o] = rows[reach, reach, i, o]
     expected = _plain(x, jnp.asarray(full), 1, "SAME") + b[None, None, None]
     np.testing.assert_array_equal(layer.apply(values, x), expected)
-    # Its parts, as the samplers add them up: the taps before the centre, and the pixel itself.
-    parts = layer.bind(values).parts()
+    # Its terms, as the samplers add them up: the taps before the centre, and the pixel itself.
+    terms = layer.bind(values).terms()
     padded = jnp.pad(x, ((0, 0), (reach, 0), (reach, reach), (0, 0)))
     for row, column in [(0, 0), (1, 4), (3, 2)]:
         window = padded[:, row : row + reach + 1, column : column + kernel]
         taps = window.reshape(2, -1, ins)[:, : reach * kernel + reach]
-        share = jnp.einsum("bni,nio->bo", taps, parts.before) + parts.bias
+        share = jnp.einsum("bni,nio->bo", taps, terms.before) + terms.bias
         centre, features = window[:, reach, reach], []
-        for group, weights in enumerate(parts.centre):
+        for group, weights in enumerate(terms.centre):
             assert weights.shape == (group + (kind == "B"), 2)  # one feature a group comes in
             features.append(centre[:, : len(weights)] @ weights)
         pixel = share + jnp.concatenate(features, -1)

@@ -5,28 +5,28 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.stats
 
 from jaxgen.errors import UserError
-from jaxgen.models.adversarial.gan import GAN, Discriminator, Generator
+from jaxgen.model import Request
+from jaxgen.models.adversarial.gan import GAN
 from jaxgen.optim.optimizer import Optimizer
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 SGD = Optimizer("sgd", 0.05, b1=0.0)
 
 
 def _model(spec=None, **fields):
-    small = {"network": "mlp", "hidden": (8, 8), "filters": 4, "latents": 3,
+    small = {"architecture": "mlp", "hidden": (8, 8), "filters": 4, "latents": 3,
              "g_optimizer": SGD, "d_optimizer": SGD}  # fmt: skip
-    return GAN(spec or ImageSpec(4, 4, 1, 5), **{**small, **fields})
+    return GAN(spec or DataSpec(4, 4, 1, 5), **{**small, **fields})
 
 
 def _batch(spec, num, seed=0):
     rng = np.random.default_rng(seed)
     batch = {
-        "image": jnp.asarray(rng.integers(spec.levels, size=(num, *spec.shape)), jnp.uint8),
+        "x": jnp.asarray(rng.integers(spec.levels, size=(num, *spec.shape)), jnp.uint8),
         "index": jnp.arange(num),
     }
     if spec.num_classes:
@@ -53,13 +53,17 @@ def _loss(name):
     }[name]
 
 
-def _naive_step(m, key, state, batch):
+def _stats(net):
+    return net.variables.get("batch_stats", {})
+
+
+def _naive_step(m, key, state, batch, step):
     """The step as the papers write it: nothing shared, G run anew wherever it is needed."""
     key_z, key_real, key_fake = jax.random.split(key, 3)
     on_real, on_fake, for_g = _loss(m.loss)
     sigma = m.instance_noise
     if m.noise_steps:
-        sigma = sigma * jnp.clip(1 - state.step / m.noise_steps, 0, 1)
+        sigma = sigma * jnp.clip(1 - step / m.noise_steps, 0, 1)
 
     def normal(key, index, shape):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
@@ -67,20 +71,20 @@ def _naive_step(m, key, state, batch):
 
     def run(module, params, stats, x, label):
         variables = {"params": params, "batch_stats": stats}
-        return module(m, train=True).apply(variables, x, label, mutable=["batch_stats"])
+        return module(train=True).apply(variables, x, label, mutable=["batch_stats"])
 
     def see(d_params, d_stats, x, key, part):
         x = x + sigma * normal(key, part["index"], m.spec.shape)
-        return run(Discriminator, d_params, d_stats, x, part.get("label"))
+        return run(m.discriminator, d_params, d_stats, x, part.get("label"))
 
     def fake(g_params, part):
         z = normal(key_z, part["index"], (m.latents,))
-        return run(Generator, g_params, state.g.stats, z, part.get("label"))
+        return run(m.generator, g_params, _stats(state.g), z, part.get("label"))
 
-    d_params, d_stats, d_opt = state.d.params, state.d.stats, state.d.opt_state
+    d_params, d_stats = state.d.params, _stats(state.d)
     for i in range(m.d_steps):
         part = {name: value[i :: m.d_steps] for name, value in batch.items()}
-        real = m.spec.to_float(part["image"])
+        real = m.spec.to_float(part["x"])
 
         def d_loss(p, part=part, real=real, stats=d_stats):
             logits, new = see(p, stats, real, key_real, part)
@@ -92,7 +96,7 @@ def _naive_step(m, key, state, batch):
 
                 def one(x, label):
                     label = None if label is None else label[None]
-                    return run(Discriminator, p, stats, x[None], label)[0][0]
+                    return run(m.discriminator, p, stats, x[None], label)[0][0]
 
                 axes = (0, None if label is None else 0)
                 each = jax.vmap(jax.grad(one), axes)(noisy, label)
@@ -101,27 +105,26 @@ def _naive_step(m, key, state, batch):
 
         before = (d_params, d_stats)
         grads, d_stats = jax.grad(d_loss, has_aux=True)(d_params)
-        updates, d_opt = m.d_optimizer.make().update(grads, d_opt, d_params)
-        d_params = optax.apply_updates(d_params, updates)
+        d_params = jax.tree.map(lambda p, g: p - 0.05 * g, d_params, grads)
 
-    judge = (d_params, d_stats) if m.order == "alternating" else before
+    judge = (d_params, d_stats) if m.updates == "alternating" else before
 
     def g_loss(p):
         x, new = fake(p, part)
         return for_g(see(*judge, x, key_fake, part)[0]).mean(), new.get("batch_stats", {})
 
     grads, g_stats = jax.grad(g_loss, has_aux=True)(state.g.params)
-    updates, _ = m.g_optimizer.make().update(grads, state.g.opt_state, state.g.params)
-    return (optax.apply_updates(state.g.params, updates), g_stats), (d_params, d_stats)
+    g_params = jax.tree.map(lambda p, g: p - 0.05 * g, state.g.params, grads)
+    return (g_params, g_stats), (d_params, d_stats)
 
 
 STEPS = {
-    "dcgan": {"network": "dcgan", "loss": "nonsaturating"},
-    "old judge": {"network": "dcgan", "order": "simultaneous", "loss": "hinge"},
+    "dcgan": {"architecture": "dcgan", "loss": "nonsaturating"},
+    "old judge": {"architecture": "dcgan", "updates": "simultaneous", "loss": "hinge"},
     "r1, noise, three d steps": {
         "loss": "minimax", "d_norm": "none", "r1": 2.0, "d_steps": 3, "instance_noise": 0.3,
-        "noise_steps": 8, "spec": ImageSpec(4, 4, 1, 5, 3)},
-    "two d steps with statistics": {"loss": "lsgan", "d_steps": 2, "order": "simultaneous",
+        "noise_steps": 8, "spec": DataSpec(4, 4, 1, 5, 3)},
+    "two d steps with statistics": {"loss": "lsgan", "d_steps": 2, "updates": "simultaneous",
                                     "output": "linear", "g_norm": "none"},
 }  # fmt: skip
 
@@ -129,21 +132,21 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_step_equals_the_naive_one(name, random_state):
     model = _model(**STEPS[name])
-    state = random_state(model).replace(step=jnp.int32(2))
+    state = random_state(model)
     batch = _batch(model.spec, 4 * model.d_steps)
-    new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch)
-    g, d = jax.jit(lambda key: _naive_step(model, key, state, batch))(jax.random.key(1))
-    _close((new.g.params, new.g.stats), g)
-    _close((new.d.params, new.d.stats), d)
+    new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 2)
+    g, d = jax.jit(lambda key: _naive_step(model, key, state, batch, 2))(jax.random.key(1))
+    _close((new.g.params, _stats(new.g)), g)
+    _close((new.d.params, _stats(new.d)), d)
     # Both players, and their statistics, have moved by more than the tolerance.
     for net, old in ((new.g, state.g), (new.d, state.d)):
         moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), net.params, old.params)
         assert max(jax.tree.leaves(moved)) > 1e-4
     # The average, BatchNorm statistics included: decay min(0.999, 3/12) at step 2.
-    variables = {"params": new.g.params, "batch_stats": new.g.stats}
-    _close(new.ema, jax.tree.map(lambda e, v: 0.25 * e + 0.75 * v, state.ema, variables))
-    assert bool(new.ema["batch_stats"]) == (model.g_norm == "batch")
-    assert int(new.step) == 3 and all(np.isfinite(v) for v in metrics.values())
+    _close(new.ema, jax.tree.map(lambda e, v: 0.25 * e + 0.75 * v, state.ema, new.g.variables))
+    assert ("batch_stats" in new.ema) == (model.g_norm == "batch")
+    assert model.metrics.keys() >= metrics.keys() - {"g_grad_norm", "d_grad_norm"}
+    assert all(np.isfinite(v) for v in metrics.values())
 
 
 @pytest.mark.parametrize("frozen, other", [("g", "d"), ("d", "g")])
@@ -151,7 +154,7 @@ def test_frozen_player_is_untouched(frozen, other, random_state):
     model = _model(**{f"{frozen}_optimizer": Optimizer("sgd", 0.0, b1=0.0)})
     state = random_state(model)
     batch = _batch(model.spec, 6)
-    new, _ = jax.jit(model.train_step)(jax.random.key(1), state, batch)
+    new, _ = jax.jit(model.train_step)(jax.random.key(1), state, batch, 0)
     _same(getattr(new, frozen).params, getattr(state, frozen).params)
     for old, moved in zip(jax.tree.leaves(getattr(state, other).params),
                           jax.tree.leaves(getattr(new, other).params), strict=True):  # fmt: skip
@@ -159,18 +162,17 @@ def test_frozen_player_is_untouched(frozen, other, random_state):
 
 
 def test_instance_noise_falls_linearly_to_nothing(random_state):
-    batch = _batch(ImageSpec(4, 4, 1, 5), 6)
+    batch = _batch(DataSpec(4, 4, 1, 5), 6)
 
     def step(at, **fields):
         model = _model(hidden=(6,), g_norm="none", d_norm="none", **fields)
-        state = random_state(model).replace(step=jnp.int32(at))
-        return jax.jit(model.train_step)(jax.random.key(1), state, batch)[0].d.params
+        state = random_state(model)
+        return jax.jit(model.train_step)(jax.random.key(1), state, batch, at)[0].d.params
 
     model = _model(hidden=(6,), g_norm="none", d_norm="none", instance_noise=0.4, noise_steps=8)
     state, annealing = random_state(model), jax.jit(model.train_step)
     annealed = {
-        at: annealing(jax.random.key(1), state.replace(step=jnp.int32(at)), batch)[0].d.params
-        for at in (0, 2, 8, 80)
+        at: annealing(jax.random.key(1), state, batch, at)[0].d.params for at in (0, 2, 8, 80)
     }
     _close(annealed[2], step(2, instance_noise=0.3))
     clean = step(0)
@@ -182,21 +184,21 @@ def test_instance_noise_falls_linearly_to_nothing(random_state):
 
 def test_average_is_warmed_up_and_then_decays(random_state):
     model = _model(ema=0.6)
-    state, batch = random_state(model), _batch(ImageSpec(4, 4, 1, 5), 6)
+    state, batch = random_state(model), _batch(DataSpec(4, 4, 1, 5), 6)
     step = jax.jit(model.train_step)
     expected = state.ema
     for t in range(12):
-        state, _ = step(jax.random.key(t), state, batch)
+        state, _ = step(jax.random.key(t), state, batch, t)
         decay = min(0.6, (1 + t) / (10 + t))
-        variables = {"params": state.g.params, "batch_stats": state.g.stats}
-        expected = jax.tree.map(lambda e, v, d=decay: d * e + (1 - d) * v, expected, variables)
+        mix = lambda e, v, d=decay: d * e + (1 - d) * v  # noqa: E731
+        expected = jax.tree.map(mix, expected, state.g.variables)
     assert (1 + 11) / (10 + 11) < 0.6 < (1 + 14) / (10 + 14)
     _close(state.ema, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", ["mlp", "dcgan"])
-def test_evaluation_and_samples_use_the_average(network, random_state):
-    model = _model(ImageSpec(5, 4, 2, 17, 3), network=network)
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+def test_evaluation_and_samples_use_the_average(architecture, random_state):
+    model = _model(DataSpec(5, 4, 2, 17, 3), architecture=architecture)
     state = random_state(model)
     other = jax.tree.map(lambda v: v + 1, state.g)
     batch = _batch(model.spec, 6)
@@ -204,31 +206,126 @@ def test_evaluation_and_samples_use_the_average(network, random_state):
     values = evaluate(state)
     _same(values, evaluate(state.replace(g=other)))
     z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(jax.random.key(0), i), (3,)))
-    fake = Generator(model, train=False).apply(state.ema, z(batch["index"]), batch["label"])
-    for name, x in (("d_real", batch["image"] / 8.0 - 1), ("d_fake", fake)):
-        logits = Discriminator(model, train=False).apply(state.d.variables, x, batch["label"])
+    generator, discriminator = model.generator(train=False), model.discriminator(train=False)
+    fake = generator.apply(state.ema, z(batch["index"]), batch["label"])
+    for name, x in (("d_real", batch["x"] / 8.0 - 1), ("d_fake", fake)):
+        logits = discriminator.apply(state.d.variables, x, batch["label"])
         np.testing.assert_allclose(values[name], 1 / (1 + np.exp(-logits)), rtol=1e-4)
-    # Images: the nearest levels of G(z), alone or in company, each by its own number.
-    generate = jax.jit(lambda z, label: model.generate(state, z, label))
-    images = np.asarray(generate(z(batch["index"]), batch["label"]))
-    np.testing.assert_array_equal(images, np.round((np.clip(fake, -1, 1) + 1) * 8))
-    sample = jax.jit(lambda start: model.sample(jax.random.key(4), state, 3, start=start))
+    # G(z), alone or in company, each by its own number.
+    decode = jax.jit(lambda z, label: model.decode(jax.random.key(5), state, z, label))
+    x = np.asarray(decode(z(batch["index"]), batch["label"]))
+    np.testing.assert_allclose(x, fake, atol=1e-6)
+    sample = jax.jit(lambda start: model.sample(jax.random.key(4), state, 3, Request(start=start)))
     whole = jax.jit(lambda: model.sample(jax.random.key(4), state, 6))()
     np.testing.assert_array_equal(np.concatenate([sample(0), sample(3)]), whole)
-    by_label = [np.asarray(generate(z(jnp.arange(6)), jnp.full(6, c))) for c in range(3)]
+    # Samples: the nearest levels of G(z), of every class in turn.
+    drawn = decode(model.draw_latents(jax.random.key(4), state, 6), jnp.arange(6) % 3)
+    np.testing.assert_array_equal(whole, np.round((np.clip(drawn, -1, 1) + 1) * 8))
+    by_label = [np.asarray(decode(z(jnp.arange(6)), jnp.full(6, c))) for c in range(3)]
     assert (by_label[0] != by_label[1]).any() and (by_label[1] != by_label[2]).any()
-    logits = [Discriminator(model, train=False).apply(state.d.variables, fake, jnp.full(6, c))
-              for c in range(3)]  # fmt: skip
+    logits = [discriminator.apply(state.d.variables, fake, jnp.full(6, c)) for c in range(3)]
     assert (np.abs(logits[0] - logits[1]) > 1e-4).any()
     # Temperature scales z.
-    cold = model.sample(jax.random.key(4), state, 3, jnp.zeros(3, jnp.int32), temperature=0.0)
+    request = Request(jnp.zeros(3, jnp.int32), temperature=0.0)
+    cold = model.sample(jax.random.key(4), state, 3, request)
     np.testing.assert_array_equal(cold[1:], np.broadcast_to(cold[:1], cold[1:].shape))
+    half = decode(0.5 * model.draw_latents(jax.random.key(4), state, 3), jnp.zeros(3, jnp.int32))
+    cool = model.sample(jax.random.key(4), state, 3, request._replace(temperature=0.5))
+    np.testing.assert_array_equal(cool, model.spec.from_float(half))
+
+
+def test_samples_follow_the_averaged_statistics(random_state):
+    """G is evaluated by the averaged statistics, neither its own nor those of its batch."""
+    model = _model(architecture="dcgan")
+    state, z = random_state(model), jax.random.normal(jax.random.key(3), (4, 3))
+    new, _ = jax.jit(model.train_step)(jax.random.key(1), state, _batch(model.spec, 8), 5)
+    for old, moved in zip(jax.tree.leaves(state.ema["batch_stats"]),
+                          jax.tree.leaves(new.ema["batch_stats"]), strict=True):  # fmt: skip
+        assert (old != moved).any()
+    decode = jax.jit(lambda state, z: model.decode(jax.random.key(0), state, z))
+    x = decode(new, z)
+    stale = {**new.ema, "batch_stats": state.ema["batch_stats"]}
+    assert (np.abs(decode(new.replace(ema=stale), z) - x) > 1e-4).any()
+    np.testing.assert_array_equal(decode(new.replace(g=state.g), z), x)
+    np.testing.assert_allclose(decode(new, z[2:]), x[2:], atol=1e-6)
+
+
+SHAPES = {
+    "1x1": DataSpec(1, 1, 1, 5), "2x2": DataSpec(2, 2, 1, 5, 3), "2x9": DataSpec(2, 9, 3, 5),
+    "sound": DataSpec(1, 20, 1, 16, rate=4000),
+    "points": DataSpec(1, 1, 2, 0, ranges=((-4.0, 4.0), (-1.0, 1.0))),
+    "real images": DataSpec(5, 4, 2, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_default_works_for_any_shape_of_x(name, random_state):
+    spec = SHAPES[name]
+    sgd = {"g_optimizer": SGD, "d_optimizer": SGD}
+    model = GAN(spec, hidden=(8, 8), filters=2, latents=3, **sgd)
+    assert model.convolutional == (name == "real images")
+    x = np.random.default_rng(0).uniform(-1, 1, (6, *spec.shape))
+    batch = {"x": spec.from_float(jnp.asarray(x, jnp.float32)), "index": jnp.arange(6)}
+    if spec.num_classes:
+        batch["label"] = jnp.arange(6) % spec.num_classes
+
+    @jax.jit
+    def whole(state):
+        new, metrics = model.train_step(jax.random.key(1), state, batch, 0)
+        drawn = model.sample(jax.random.key(2), new, 3)
+        decoded = model.decode(jax.random.key(3), new, 100 * jnp.ones((3, 3)))
+        return new, metrics, drawn, decoded, model.eval_step(jax.random.key(4), new, batch)
+
+    state = random_state(model)
+    new, metrics, drawn, decoded, evaluated = whole(state)
+    assert all(np.isfinite(value) for value in (*metrics.values(), *evaluated["d_fake"]))
+    for old, moved in zip(jax.tree.leaves((state.g, state.d)),
+                          jax.tree.leaves((new.g, new.d)), strict=True):  # fmt: skip
+        assert (old != moved).any()
+    assert drawn.shape == (3, *spec.shape) and drawn.dtype == spec.dtype
+    # Levels end where they end; real numbers do not.
+    assert (np.abs(decoded).max() > 1) == (spec.levels == 0)
+
+
+def test_a_linear_generator_of_levels_stays_in_range(random_state):
+    model = _model(output="linear")
+    x = model.decode(jax.random.key(0), random_state(model), 100 * jnp.ones((3, 3)))
+    assert float(jnp.abs(x).max()) == 1.0
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+def test_features_are_what_the_last_layer_sees(architecture, random_state):
+    model = _model(DataSpec(5, 4, 2, 17), architecture=architecture)
+    state, batch = random_state(model), _batch(model.spec, 6)
+    features = jax.jit(model.embed)(state, batch)
+    last = state.d.params[f"Dense_{2 if architecture == 'mlp' else 0}"]
+    logits = features @ last["kernel"][:, 0] + last["bias"]
+    expected = model.discriminator(train=False).apply(
+        state.d.variables, model.spec.to_float(batch["x"]), None
+    )
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_a_conditional_model_do_not_tell_the_label(random_state):
+    model = _model(DataSpec(5, 4, 2, 17, 3))
+    state, batch = random_state(model), _batch(model.spec, 6)
+    other = {**batch, "label": (batch["label"] + 1) % 3}
+    features = jax.jit(model.embed)(state, batch)
+    np.testing.assert_array_equal(features, jax.jit(model.embed)(state, other))
+    network, x = model.discriminator(train=False), model.spec.to_float(batch["x"])
+    see = lambda c: network.apply(state.d.variables, x, jnp.full(6, c), features=True)  # noqa: E731
+    np.testing.assert_allclose(features, np.mean([see(c) for c in range(3)], 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"r1": 1.0, "d_norm": "batch"}, "--gan.d_norm=none"),
-    ({"d_steps": 0}, "d_steps"),
+    ({"r1": 1.0, "d_norm": "batch"}, "set `d_norm`=none"),
+    ({"d_steps": 0}, "`d_steps`"),
     ({"instance_noise": -0.1}, "not be negative"),
+    ({"ema": 1.0}, "`ema`"),
+    ({"latents": 0}, "`latents`"),
+    ({"hidden": (8, 0)}, "`hidden`"),
+    ({"spec": DataSpec(2, 2, 1, 5), "architecture": "dcgan"}, "set `architecture`=mlp"),
+    ({"spec": DataSpec(1, 9, 1, 5, rate=8), "architecture": "dcgan"}, "set `architecture`=mlp"),
 ])  # fmt: skip
 def test_refuses_impossible_fields(fields, message):
     with pytest.raises(UserError, match=message):
@@ -238,48 +335,48 @@ def test_refuses_impossible_fields(fields, message):
 def test_r1_metric_of_a_linear_discriminator(random_state):
     # hidden=(): D(x) = w.x + b, whose penalty is |w|^2; its gradient adds gamma w.
     model = _model(hidden=(), d_norm="none", r1=0.7)
-    state, batch = random_state(model), _batch(ImageSpec(4, 4, 1, 5), 6)
+    state, batch = random_state(model), _batch(DataSpec(4, 4, 1, 5), 6)
     plain = dataclasses.replace(model, r1=0.0)
-    new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch)
-    without, _ = jax.jit(plain.train_step)(jax.random.key(1), state, batch)
+    new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 0)
+    without, _ = jax.jit(plain.train_step)(jax.random.key(1), state, batch, 0)
     w = state.d.params["Dense_0"]["kernel"]
     np.testing.assert_allclose(metrics["r1"], (w**2).sum(), rtol=1e-5)
     pulled = without.d.params["Dense_0"]["kernel"] - 0.05 * 0.7 * w
     np.testing.assert_allclose(new.d.params["Dense_0"]["kernel"], pulled, atol=1e-6)
 
 
-@pytest.mark.parametrize("order", ["alternating", "simultaneous"])
-def test_dirac_gan(order):
+@pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
+def test_dirac_gan(updates):
     # Mescheder et al. 2018, section 2: G = theta, D = psi x, data at 0. One step of size h of the
     # non-saturating game: psi' = psi - h theta s(psi theta), theta' = theta + h p s(-p theta),
     # where s is the sigmoid, and p = psi' (alternating) or psi (simultaneous).
     h, theta, psi = 0.1, 0.8, -0.5
     sgd = Optimizer("sgd", h, b1=0.0)
     model = GAN(
-        ImageSpec(1, 1, 1, 3),
-        network="mlp",
+        DataSpec(1, 1, 1, 3),
+        architecture="mlp",
         hidden=(),
         latents=1,
         g_norm="none",
         d_norm="none",
-        order=order,
+        updates=updates,
         output="linear",
         g_optimizer=sgd,
         d_optimizer=sgd,
     )
-    state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
-                         jax.eval_shape(model.init, jax.random.key(0)))  # fmt: skip
+    shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
+    state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     layer = lambda kernel, bias: {  # noqa: E731
         "Dense_0": {"kernel": jnp.array([[kernel]]), "bias": jnp.array([bias])}
     }
-    state = state.replace(g=state.g.replace(params=layer(0.0, theta)),
-                          d=state.d.replace(params=layer(psi, 0.0)))  # fmt: skip
-    batch = {"image": jnp.ones((4, 1, 1, 1), jnp.uint8), "index": jnp.arange(4)}
+    having = lambda net, params: net.replace(variables=net.having(params))  # noqa: E731
+    state = state.replace(g=having(state.g, layer(0.0, theta)), d=having(state.d, layer(psi, 0.0)))
+    batch = {"x": jnp.ones((4, 1, 1, 1), jnp.uint8), "index": jnp.arange(4)}
     step, s = jax.jit(model.train_step), lambda x: 1 / (1 + np.exp(-x))
-    new, _ = step(jax.random.key(0), state, batch)
+    new, _ = step(jax.random.key(0), state, batch, 0)
     bias = h * (s(0.0) - s(psi * theta))  # of D: real logit 0, fake logit psi theta
     new_psi = psi - h * theta * s(psi * theta)
-    p, b = (new_psi, bias) if order == "alternating" else (psi, 0.0)
+    p, b = (new_psi, bias) if updates == "alternating" else (psi, 0.0)
     np.testing.assert_allclose(new.d.params["Dense_0"]["kernel"], [[new_psi]], rtol=1e-6)
     np.testing.assert_allclose(new.d.params["Dense_0"]["bias"], [bias], rtol=1e-5)
     new_theta = theta + h * p * s(-p * theta - b)
@@ -292,8 +389,8 @@ def test_discriminator_learns_the_density_ratio(shift, scale):
     steps, size = 2500, 512
     adam = Optimizer("adam", 3e-3, decay_steps=steps)
     model = GAN(
-        ImageSpec(1, 1, 1, 256),
-        network="mlp",
+        DataSpec(1, 1, 1, 256),
+        architecture="mlp",
         hidden=(64, 64),
         latents=1,
         g_norm="none",
@@ -302,7 +399,7 @@ def test_discriminator_learns_the_density_ratio(shift, scale):
         d_optimizer=adam,
         g_optimizer=Optimizer("sgd", 0.0),
     )
-    state = jax.jit(model.init)(jax.random.key(0))
+    state = jax.jit(model.init)(jax.random.key(0), model.spec.example(1))
     # A frozen generator that is affine, G(z) = shift + scale z: relu(z) - relu(-z) = z.
     zeros = jax.tree.map(jnp.zeros_like, state.g.params)
     up, through, down = (zeros[f"Dense_{i}"]["kernel"] for i in range(3))
@@ -312,15 +409,15 @@ def test_discriminator_learns_the_density_ratio(shift, scale):
         "Dense_2": {"kernel": down.at[:2, 0].set(jnp.array([scale, -scale])),
                     "bias": jnp.array([shift])},
     }  # fmt: skip
-    state = state.replace(g=state.g.replace(params=g))
+    state = state.replace(g=state.g.replace(variables=state.g.having(g)))
 
     @jax.jit
     def train(state):
         def body(state, t):
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), t), (size, 1, 1, 1))
-            batch = {"image": noise - 1.0, "index": jnp.arange(size)}
+            batch = {"x": noise - 1.0, "index": jnp.arange(size)}
             key = jax.random.fold_in(jax.random.key(2), t)
-            return model.train_step(key, state, batch)[0], None
+            return model.train_step(key, state, batch, t)[0], None
 
         return jax.lax.scan(body, state, jnp.arange(steps))[0]
 
@@ -329,8 +426,8 @@ def test_discriminator_learns_the_density_ratio(shift, scale):
     grid = np.linspace(-9, 11, 2001)
     p, q = scipy.stats.norm(-1, 1).pdf(grid), scipy.stats.norm(shift, scale).pdf(grid)
     x = jnp.asarray(grid, jnp.float32).reshape(-1, 1, 1, 1)
-    logits = np.asarray(Discriminator(model, train=False).apply(trained.d.variables, x, None),
-                        np.float64)  # fmt: skip
+    logits = model.discriminator(train=False).apply(trained.d.variables, x, None)
+    logits = np.asarray(logits, np.float64)
     m = (p + q) / 2
     error = np.trapezoid(m * np.abs(1 / (1 + np.exp(-logits)) - p / (p + q)), grid)
     log_d, log_not_d = -np.logaddexp(0, -logits), -np.logaddexp(0, logits)

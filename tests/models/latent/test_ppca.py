@@ -22,10 +22,10 @@ from jaxgen.parallel.mesh import make_mesh
 from jaxgen.runs import checkpoint
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.runs.state import start
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 from jaxgen.training import trainer
 
-SPEC = ImageSpec(2, 4, 1, 256)
+SPEC = DataSpec(2, 4, 1, 256)
 BIN = 2 / 255
 LATENTS = 3
 STEPS = 2500
@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
     before = jax.config.jax_debug_key_reuse
     jax.config.update("jax_debug_key_reuse", False)  # every validation is of the same noise
     sizes = {"train": (3000, 1), "validation": (200, 2), "test": (200, 3)}
-    splits = {name: Split(linear_images(*size), None) for name, size in sizes.items()}
+    splits = {name: Split.of(linear_images(*size), None) for name, size in sizes.items()}
     dataset = Dataset("linear", SPEC, splits, (), "linear", "a linear-Gaussian model")
     model = VAE(
         SPEC, hidden=(), latents=LATENTS, likelihood="gaussian", scale="shared", dropout=0.0,
@@ -77,7 +77,7 @@ def trained(tmp_path_factory):
     )
     run, directory = Run("vae", model, DataConfig(), config), tmp_path_factory.mktemp("linear")
     trainer.Trainer(run, dataset, directory, None).train()
-    fresh = jax.eval_shape(lambda: start(model.init(jax.random.key(0))))
+    fresh = jax.eval_shape(lambda: start(model.init(jax.random.key(0), SPEC.example(1))))
     with checkpoint.Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
         progress, step = checkpoints.restore(fresh)
     assert step == STEPS and int(progress.skipped) == 0
@@ -88,15 +88,15 @@ def trained(tmp_path_factory):
         for i in range(20)
     ], axis=0)  # fmt: skip
     jax.config.update("jax_debug_key_reuse", before)
-    x = splits["train"].images.reshape(-1, SPEC.dims) * BIN - 1.0
+    x = splits["train"].x.reshape(-1, SPEC.dims) * BIN - 1.0
     return x, progress.state, elbo
 
 
 def decoder(state) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the density that the trained decoder stands for."""
-    w = np.asarray(state.ema["out"]["kernel"], np.float64).T
-    sigma = math.exp(float(state.ema["log_scale"]))
-    return np.asarray(state.ema["out"]["bias"], np.float64), w @ w.T + sigma**2 * np.eye(SPEC.dims)
+    out, log_scale = (state.ema["params"][name] for name in ("out", "log_scale"))
+    w, sigma = np.asarray(out["kernel"], np.float64).T, math.exp(float(log_scale))
+    return np.asarray(out["bias"], np.float64), w @ w.T + sigma**2 * np.eye(SPEC.dims)
 
 
 def test_the_closed_form_is_a_maximum():

@@ -1,6 +1,6 @@
 """VAE: its bounds against quadrature and closed forms, and what each field does."""
 
-import dataclasses
+import functools
 import itertools
 
 import jax
@@ -12,19 +12,23 @@ from scipy import special
 
 from jaxgen.distributions.normal import interpolate, kl_standard_normal
 from jaxgen.errors import UserError
+from jaxgen.losses.bounds import importance_weighted_bound
+from jaxgen.model import Request, example_keys
+from jaxgen.models.latent.base import Training
 from jaxgen.models.latent.vae import LOGVAR_RANGE, VAE
 from jaxgen.optim.optimizer import Optimizer
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def _model(spec=None, **fields):
-    spec = spec or ImageSpec(2, 2, 1, 2)
+    spec = spec or DataSpec(2, 2, 1, 2)
     return VAE(spec, **{"hidden": (8,), "latents": 1, "dropout": 0.0,
                         "optimizer": Optimizer("sgd", 0.01, 0.0), **fields})  # fmt: skip
 
 
-def _batch(images, label=None):
-    batch = {"image": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
+def _batch(x, label=None):
+    dtype = jnp.uint8 if np.issubdtype(np.asarray(x).dtype, np.integer) else jnp.float32
+    batch = {"x": jnp.asarray(x, dtype), "index": jnp.arange(len(x))}
     return batch if label is None else {**batch, "label": jnp.asarray(label)}
 
 
@@ -33,25 +37,44 @@ def _every_image(spec):
     return np.array(list(levels), np.uint8).reshape(-1, *spec.shape)
 
 
+def _elbo(model, key, variables, batch, training=None):
+    """(log p(x | z), KL) of one z per example."""
+    terms = model.terms(key, variables, batch, training)
+    return terms.log_px, terms.kl.sum(-1)
+
+
+def _bound(model, key, variables, batch, k):
+    """L_k, from the model's own weights."""
+    terms = lambda key: model.terms(key, variables, batch)  # noqa: E731
+    log_weight = lambda key: terms(key).log_px + terms(key).log_ratio  # noqa: E731
+    return importance_weighted_bound(log_weight, key, k)
+
+
+def _having(variables, **layers):
+    """The variables with other arrays in these layers."""
+    params = variables["params"]
+    return {"params": {**params, **{n: {**params[n], **new} for n, new in layers.items()}}}
+
+
 class Tiny:
     """A VAE of 2x2 binary images and one latent, integrated over the latent exactly."""
 
     def __init__(self, random_state):
         self.model = _model()
         self.state = random_state(self.model)
-        params = self.state.net.params
-        quiet = jax.tree.map(lambda p: 0.15 * p, params["posterior"])
-        params = {**jax.tree.map(lambda p: 0.8 * p, params), "posterior": quiet}
-        self.state = self.state.replace(ema=params)
+        variables = jax.tree.map(lambda p: 0.8 * p, self.state.net.variables)
+        quiet = jax.tree.map(lambda p: 0.15 * p, self.state.net.params["posterior"])
+        variables = _having(variables, posterior=quiet)
+        self.state = self.state.replace(ema=variables)
         self.images = _every_image(self.model.spec)
         self.z = np.linspace(-9, 9, 2001)
         column = jnp.asarray(self.z, jnp.float32)[:, None]
-        logits = np.asarray(jax.jit(self.model.decode)(params, column), np.float64)
+        logits = np.asarray(jax.jit(self.model.parameters)(variables, column), np.float64)
         signs = 2.0 * self.images[:, None, ..., None] - 1  # [x z h w c p]
         log_pxz = special.log_expit(signs * logits[None]).sum((2, 3, 4, 5))
         self.log_joint = log_pxz + scipy.stats.norm.logpdf(self.z)
         self.log_px = special.logsumexp(self.log_joint, 1) + np.log(self.z[1] - self.z[0])
-        mean, logvar = jax.jit(self.model.encode)(params, _batch(self.images))
+        mean, logvar = jax.jit(self.model.posterior)(variables, _batch(self.images))
         q = scipy.stats.norm(np.float64(mean), np.exp(np.float64(logvar) / 2))
         density = q.pdf(self.z) * (self.z[1] - self.z[0])
         self.gap = (density * (q.logpdf(self.z) - self.log_joint)).sum(1) + self.log_px
@@ -70,13 +93,19 @@ def test_bounds_against_quadrature(tiny):
     assert abs(np.exp(tiny.log_px).sum() - 1) < 1e-6  # the reference itself is a density
     assert tiny.gap.max() > 0.05
     batch, num, bounds = tiny.repeated(1000), 1000, {}
-    for k in (1, 5, 100):
-        step = jax.jit(dataclasses.replace(tiny.model, k=k, final_k=k).eval_step)
-        nll = step(jax.random.key(0), tiny.state, batch)["nll"]
-        bounds[k] = -np.asarray(nll, np.float64).reshape(16, num)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def bound(k):
+        log_weight = lambda key: tiny.model.log_weight(key, tiny.state, batch)  # noqa: E731
+        return importance_weighted_bound(log_weight, jax.random.key(0), k)
+
+    nll = jax.jit(tiny.model.eval_step)(jax.random.key(0), tiny.state, batch)["nll"]
+    for k, found in (("ELBO", -nll), *((k, bound(k)) for k in (1, 5, 100))):
+        bounds[k] = np.asarray(found, np.float64).reshape(16, num)
     error = {k: b.std(1) / num**0.5 for k, b in bounds.items()}
-    # E[ELBO] = log p(x) - KL(q || posterior), by quadrature.
-    assert (np.abs(bounds[1].mean(1) - (tiny.log_px - tiny.gap)) < 4.5 * error[1]).all()
+    # E[ELBO] = log p(x) - KL(q || posterior), by quadrature; with its KL in closed form or drawn.
+    for k in ("ELBO", 1):
+        assert (np.abs(bounds[k].mean(1) - (tiny.log_px - tiny.gap)) < 4.5 * error[k]).all()
     # L_k rises to log p(x); at large k its bias is half its variance.
     bias = bounds[100].var(1) / 2
     assert bias.max() < 0.03
@@ -88,7 +117,7 @@ def test_bounds_against_quadrature(tiny):
 
 def test_elbo_is_one_draw_of_log_p_minus_the_closed_form_kl(tiny):
     metrics = jax.jit(tiny.model.eval_step)(jax.random.key(1), tiny.state, tiny.repeated(1))
-    mean, logvar = tiny.model.encode(tiny.state.ema, _batch(tiny.images))
+    mean, logvar = tiny.model.posterior(tiny.state.ema, _batch(tiny.images))
     np.testing.assert_allclose(metrics["kl"], kl_standard_normal(mean, logvar).sum(-1), rtol=1e-5)
     for one, other in (("elbo", -metrics["reconstruction"] - metrics["kl"]),
                        ("nll", -metrics["elbo"])):  # fmt: skip
@@ -104,85 +133,89 @@ def test_samples_have_the_marginal_of_the_quadrature(tiny):
 
 
 @pytest.mark.parametrize("likelihood, levels", [
-    ("bernoulli", 2), ("categorical", 5), ("gaussian", 5), ("logistic", 256),
+    ("bernoulli", 2), ("categorical", 5), ("gaussian", 5), ("logistic", 256), ("normal", 0),
 ])  # fmt: skip
 def test_posterior_equal_to_the_prior_makes_every_bound_exact(likelihood, levels):
     # Zero weights: q(z | x) = p(z), and p(x | z) does not depend on z: no variance is left.
-    model = _model(ImageSpec(3, 2, 1, levels), hidden=(), latents=3, likelihood=likelihood)
-    state = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(model.init, jax.random.key(0))
-    )
-    rng = np.random.default_rng(0)
-    bias = jnp.asarray(rng.normal(size=6 * model.p.num_params), jnp.float32)
-    params = {**state.ema, "out": {**state.ema["out"], "bias": bias}}
-    images = rng.integers(levels, size=(5, 3, 2, 1))
+    model = _model(DataSpec(3, 2, 1, levels), hidden=(), latents=3, likelihood=likelihood)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
+    state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    rng, of = np.random.default_rng(0), model.observation.p
+    bias = jnp.asarray(rng.normal(size=6 * of.num_params), jnp.float32)
+    variables = _having(state.ema, out={"bias": bias})
+    size = (5, 3, 2, 1)
+    x = rng.integers(levels, size=size) if levels else rng.normal(size=size)
+    batch = _batch(x)
     p = bias.reshape(1, 3, 2, 1, -1)
-    exact = model.p.log_prob(jnp.broadcast_to(p, (5, *p.shape[1:])), jnp.asarray(images))
+    exact = of.log_prob(jnp.broadcast_to(p, (5, *p.shape[1:])), batch["x"])
     exact = np.asarray(exact, np.float64).sum((1, 2, 3))
-    log_px, kl = jax.jit(model.elbo)(jax.random.key(0), params, _batch(images))
+    elbo = jax.jit(functools.partial(_elbo, model))
+    log_px, kl = elbo(jax.random.key(0), variables, batch)
     np.testing.assert_allclose(kl, 0, atol=1e-6)
     np.testing.assert_allclose(log_px, exact, rtol=1e-5)
-    bound = jax.jit(model.importance_weighted, static_argnums=3)
+    bound = jax.jit(functools.partial(_bound, model), static_argnums=3)
     for k in (1, 9):
-        found = bound(jax.random.key(k), params, _batch(images), k)
+        found = bound(jax.random.key(k), variables, batch, k)
         np.testing.assert_allclose(found, exact, rtol=1e-5)
     # A constant posterior N(m, s^2) costs exactly its KL in the ELBO, and nothing in L_k.
     q = jnp.array([0.5, -1.0, 0.2, -0.3, 0.1, -1.0])
-    params = {**params, "posterior": {**params["posterior"], "bias": q}}
-    _, kl = jax.jit(model.elbo)(jax.random.key(0), params, _batch(images))
+    variables = _having(variables, posterior={"bias": q})
+    _, kl = elbo(jax.random.key(0), variables, batch)
     np.testing.assert_allclose(kl, kl_standard_normal(q[:3], q[3:]).sum(), rtol=1e-6)
-    deep = np.asarray(bound(jax.random.key(9), params, _batch(images), 2000), np.float64)
+    deep = np.asarray(bound(jax.random.key(9), variables, batch, 2000), np.float64)
     assert (np.abs(deep - exact) < 0.15).all()
     assert (exact - float(kl[0]) + 0.3 < deep).all()
 
 
 def test_scan_over_k_equals_all_at_once(tiny, random_state):
-    model = _model(ImageSpec(3, 3, 1, 5), latents=2)
-    params = random_state(model).ema
+    model = _model(DataSpec(3, 3, 1, 5), latents=2)
+    variables = random_state(model).ema
     batch = _batch(np.random.default_rng(1).integers(5, size=(4, 3, 3, 1)))
-    by_scan = lambda params: model.importance_weighted(jax.random.key(0), params, batch, 7).sum()  # noqa: E731
+    by_scan = lambda v: _bound(model, jax.random.key(0), v, batch, 7).sum()  # noqa: E731
 
-    def at_once(params):
+    def at_once(variables):
         # The ELBO's own pieces, one sample at a time, with log q(z | x) written out.
-        mean, logvar = model.encode(params, batch)
+        mean, logvar = model.posterior(variables, batch)
 
         def log_weight(i):
             noise_key = jax.random.fold_in(jax.random.key(0), i)
             fold = jax.vmap(jax.random.fold_in, (None, 0))
             noise = jax.vmap(lambda k: jax.random.normal(k, (2,)))(fold(noise_key, jnp.arange(4)))
             z = mean + jnp.exp(logvar / 2) * noise
-            log_px = model.p.log_prob(model.decode(params, z), batch["image"]).sum((1, 2, 3))
+            log_px = model.observation.log_prob(model.parameters(variables, z), batch["x"])
             return log_px + 0.5 * (noise**2 - z**2 + logvar).sum(-1)
 
         log_w = jax.vmap(log_weight)(jnp.arange(7))
         return (jax.scipy.special.logsumexp(log_w, axis=0) - jnp.log(7.0)).sum()
 
-    a, grad_a = jax.jit(jax.value_and_grad(by_scan))(params)
-    b, grad_b = jax.jit(jax.value_and_grad(at_once))(params)
+    a, grad_a = jax.jit(jax.value_and_grad(by_scan))(variables)
+    b, grad_b = jax.jit(jax.value_and_grad(at_once))(variables)
     np.testing.assert_allclose(a, b, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grad_a, grad_b
     )
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "logistic"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "logistic", "normal"])
 def test_finite_at_extreme_posteriors_and_scales(likelihood, random_state):
-    model = _model(ImageSpec(3, 3, 1, 17), likelihood=likelihood, latents=2)
-    params = random_state(model).ema
-    batch = _batch(np.random.default_rng(1).integers(17, size=(4, 3, 3, 1)))
+    levels = 0 if likelihood == "normal" else 17
+    model = _model(DataSpec(3, 3, 1, levels), likelihood=likelihood, latents=2)
+    variables = random_state(model).ema
+    x = np.random.default_rng(1).integers(17, size=(4, 3, 3, 1))
+    batch = _batch(x if levels else x / 8.0 - 1)
 
     @jax.jit
     def loss(bias, out):
-        p = {**params, "posterior": {**params["posterior"], "bias": bias},
-             "out": {**params["out"], "bias": out}}  # fmt: skip
-        log_px, kl = model.elbo(jax.random.key(0), p, batch)
-        bound = model.importance_weighted(jax.random.key(1), p, batch, 3)
+        v = _having(variables, posterior={"bias": bias}, out={"bias": out})
+        log_px, kl = _elbo(model, jax.random.key(0), v, batch)
+        bound = _bound(model, jax.random.key(1), v, batch, 3)
         return (kl - log_px).sum() - bound.sum()
 
-    encode = jax.jit(lambda bias: model.encode(
-        {**params, "posterior": {**params["posterior"], "bias": bias}}, batch))  # fmt: skip
+    encode = jax.jit(
+        lambda bias: model.posterior(_having(variables, posterior={"bias": bias}), batch)
+    )
     grad = jax.jit(jax.value_and_grad(loss, (0, 1)))
-    outs = params["out"]["bias"]
+    outs = variables["params"]["out"]["bias"]
     for extreme in (-1e4, -100.0, 30.0, 1e4):
         bias = jnp.array([0.5, 0.5, extreme, extreme])
         np.testing.assert_array_equal(encode(bias)[1], LOGVAR_RANGE[extreme > 0])
@@ -196,9 +229,9 @@ def test_beta_weighs_the_kl_in_training_alone(random_state):
     batch = _batch(np.random.default_rng(1).integers(5, size=(4, 3, 3, 1)))
     metrics, evaluated, moved = {}, {}, {}
     for beta in (0.0, 4.0):
-        model = _model(ImageSpec(3, 3, 1, 5), latents=2, beta=beta)
+        model = _model(DataSpec(3, 3, 1, 5), latents=2, beta=beta)
         state = random_state(model)
-        new, metrics[beta] = jax.jit(model.train_step)(jax.random.key(0), state, batch)
+        new, metrics[beta] = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
         evaluated[beta] = model.eval_step(jax.random.key(0), state, batch)
         moved[beta] = jax.tree.map(lambda a, b: a - b, new.net.params, state.net.params)
         m = metrics[beta]
@@ -208,9 +241,9 @@ def test_beta_weighs_the_kl_in_training_alone(random_state):
     for name in evaluated[0.0]:
         np.testing.assert_array_equal(evaluated[0.0][name], evaluated[4.0][name])
     # What beta adds to a step is beta times the gradient of the mean KL, and nothing else.
-    model = _model(ImageSpec(3, 3, 1, 5), latents=2)
-    mean_kl = lambda p: model.elbo(jax.random.key(0), p, batch)[1].mean()  # noqa: E731
-    grads = jax.jit(jax.grad(mean_kl))(random_state(model).net.params)
+    model = _model(DataSpec(3, 3, 1, 5), latents=2)
+    mean_kl = lambda v: _elbo(model, jax.random.key(0), v, batch)[1].mean()  # noqa: E731
+    grads = jax.jit(jax.grad(mean_kl))(random_state(model).net.variables)["params"]
     jax.tree.map(
         lambda a, b, g: np.testing.assert_allclose(b - a, -0.01 * 4 * g, rtol=1e-4, atol=1e-5),
         moved[0.0], moved[4.0], grads,
@@ -219,14 +252,14 @@ def test_beta_weighs_the_kl_in_training_alone(random_state):
 
 NETWORKS = {
     "mlp": {},
-    "transpose": {"network": "conv", "filters": 2, "upsample": "transpose"},
-    "resize": {"network": "conv", "filters": 2, "upsample": "resize", "scale": "shared"},
+    "transpose": {"architecture": "conv", "filters": 2, "upsample": "transpose"},
+    "resize": {"architecture": "conv", "filters": 2, "upsample": "resize", "scale": "shared"},
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_labels_chunks(name, random_state):
-    model = _model(ImageSpec(5, 4, 2, 5, 3), latents=2, **NETWORKS[name])
+    model = _model(DataSpec(5, 4, 2, 5, 3), latents=2, **NETWORKS[name])
     state = random_state(model)
     images = np.random.default_rng(1).integers(5, size=(4, 5, 4, 2))
     batch = _batch(images, [0, 1, 2, 1])
@@ -238,16 +271,17 @@ def test_networks_labels_chunks(name, random_state):
     order = np.array([2, 0, 3, 1])
     shuffled = evaluate({name: value[order] for name, value in batch.items()})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[order], b, rtol=2e-5), whole, shuffled)
-    generate = jax.jit(lambda z, label: model.generate(state, z, label))
+    decode = jax.jit(lambda z, label: model.decode(jax.random.key(5), state, z, label))
     z = jax.random.normal(jax.random.key(3), (4, 2))
-    pictures = [np.asarray(generate(z, jnp.full(4, label))) for label in range(3)]
-    assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
-    decoded = model.decode(state.ema, z, jnp.full(4, 1))
-    np.testing.assert_array_equal(pictures[1], np.round(model.p.mean(decoded)).astype(np.uint8))
-    mean, _ = model.encode(state.ema, batch)
-    reconstruct = jax.jit(lambda: model.reconstruct(jax.random.key(0), state, batch))
-    np.testing.assert_array_equal(reconstruct(), generate(mean, batch["label"]))
-    sample = jax.jit(lambda start: model.sample(jax.random.key(4), state, 3, start=start))
+    means = [np.asarray(decode(z, jnp.full(4, label))) for label in range(3)]
+    assert (means[0] != means[1]).any() and (means[1] != means[2]).any()
+    # The mean level 0..4 of p(x | z), in [-1, 1].
+    mean = model.observation.p.mean(model.parameters(state.ema, z, jnp.full(4, 1)))
+    np.testing.assert_allclose(means[1], mean / 2 - 1, atol=1e-6)
+    assert np.abs(means).max() <= 1
+    encode = jax.jit(lambda: model.encode(jax.random.key(0), state, batch))
+    np.testing.assert_allclose(encode(), model.posterior(state.ema, batch)[0], rtol=1e-5)
+    sample = jax.jit(lambda start: model.sample(jax.random.key(4), state, 3, Request(start=start)))
     np.testing.assert_array_equal(
         np.concatenate([sample(0), sample(3)]),
         jax.jit(lambda: model.sample(jax.random.key(4), state, 6))(),
@@ -257,22 +291,24 @@ def test_networks_labels_chunks(name, random_state):
 def test_resize_and_transpose_see_the_decoder_size(random_state):
     # Every output pixel must depend on the latent: nothing is cropped away or left at zero.
     for name in ("transpose", "resize"):
-        model = _model(ImageSpec(7, 5, 1, 5), latents=2, **NETWORKS[name])
-        params = random_state(model).ema
+        model = _model(DataSpec(7, 5, 1, 5), latents=2, **NETWORKS[name])
+        variables = random_state(model).ema
         z = jax.random.normal(jax.random.key(3), (16, 2))
-        decoded = np.asarray(jax.jit(model.decode)(params, z))[..., 0]
+        decoded = np.asarray(jax.jit(model.parameters)(variables, z))[..., 0]
         assert decoded.shape == (16, 7, 5, 1) and (decoded.std(0) > 1e-6).all()
 
 
 def test_dropout_is_of_the_example_and_of_training_alone(random_state):
-    model = _model(ImageSpec(3, 3, 1, 5), latents=2, dropout=0.5)
-    params = random_state(model).ema
+    model = _model(DataSpec(3, 3, 1, 5), latents=2, dropout=0.5)
+    variables = random_state(model).ema
     image = np.random.default_rng(1).integers(5, size=(1, 3, 3, 1))
     batch = _batch(np.tile(image, (6, 1, 1, 1)))
 
     def kl(train, index):
-        elbo = jax.jit(model.elbo, static_argnums=3)
-        return np.asarray(elbo(jax.random.key(0), params, {**batch, "index": index}, train)[1])
+        training = Training(example_keys(jax.random.key(1), index), None) if train else None
+        elbo = jax.jit(functools.partial(_elbo, model))
+        new = {**batch, "index": index}
+        return np.asarray(elbo(jax.random.key(0), variables, new, training)[1])
 
     noisy = kl(True, jnp.arange(6))
     assert len(np.unique(noisy)) > 3 and len(np.unique(kl(False, jnp.arange(6)))) == 1
@@ -281,22 +317,141 @@ def test_dropout_is_of_the_example_and_of_training_alone(random_state):
 
 
 def test_sampling_noise_is_scaled_by_the_temperature(tiny):
-    sample = jax.jit(lambda t: tiny.model.sample(jax.random.key(5), tiny.state, 200, None, t))
+    request = lambda t: Request(temperature=t)  # noqa: E731
+    sample = jax.jit(lambda t: tiny.model.sample(jax.random.key(5), tiny.state, 200, request(t)))
     cold = np.asarray(sample(1e-3))
-    at_zero = tiny.model.decode(tiny.state.ema, jnp.zeros((1, 1)))[..., 0] > 0
+    at_zero = tiny.model.parameters(tiny.state.ema, jnp.zeros((1, 1)))[..., 0] > 0
     np.testing.assert_array_equal(cold, np.broadcast_to(at_zero, cold.shape))
     assert len(np.unique(np.asarray(sample(1.0)).reshape(200, 4), axis=0)) > 4
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"scale": "shared"}, "scale=shared needs"),
-    ({"latents": 0}, "at least 1"),
-    ({"dropout": 1.0}, "dropout"),
-    ({"spec": ImageSpec(2, 2, 1, 5), "likelihood": "bernoulli"}, "two levels"),
+    ({"scale": "shared"}, "`scale`=shared needs"),
+    ({"latents": 0}, "`latents` must be at least 1"),
+    ({"dropout": 1.0}, "`dropout`"),
+    ({"ema": 1.0}, "`ema`"),
+    ({"accumulate": 0}, "`accumulate`"),
+    ({"beta": -1.0}, "`beta`"),
+    ({"hidden": (0,)}, "`hidden`"),
+    ({"spec": DataSpec(2, 2, 1, 5), "likelihood": "bernoulli"}, "two levels"),
+    ({"spec": DataSpec(2, 2, 1, 5), "likelihood": "normal"}, "set `likelihood`=gaussian"),
+    ({"spec": DataSpec(1, 1, 2, 0), "likelihood": "logistic"}, "set `likelihood`=normal"),
+    ({"spec": DataSpec(1, 1, 2, 0), "likelihood": "bernoulli"}, "set `likelihood`=normal"),
 ])  # fmt: skip
 def test_refuses_impossible_fields(fields, message):
     with pytest.raises(UserError, match=message):
         _model(**fields)
+
+
+def test_a_mean_of_one_half_is_the_middle_of_grey():
+    model = _model(hidden=())
+    shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
+    state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    x = model.decode(jax.random.key(0), state, jnp.ones((3, 1)))  # every logit is 0
+    np.testing.assert_array_equal(x, np.zeros((3, 2, 2, 1)))
+
+
+def test_decode_is_differentiable_in_z(tiny):
+    slope = jax.grad(lambda z: tiny.model.decode(jax.random.key(0), tiny.state, z).sum())
+    assert (np.abs(slope(jnp.ones((2, 1)))) > 1e-4).all()
+
+
+def test_features_of_a_conditional_model_do_not_tell_the_label(random_state):
+    model = _model(DataSpec(3, 3, 1, 5, 3), latents=2)
+    state, embed = random_state(model), jax.jit(model.embed)
+    x = np.random.default_rng(1).integers(5, size=(4, 3, 3, 1))
+    found = embed(state, _batch(x, [0, 1, 2, 1]))
+    np.testing.assert_array_equal(found, embed(state, _batch(x, [2, 2, 0, 0])))
+    each = [model.posterior(state.ema, _batch(x, [label] * 4))[0] for label in range(3)]
+    np.testing.assert_allclose(found, np.mean(each, 0), rtol=1e-5, atol=1e-6)
+    alone = _model(DataSpec(3, 3, 1, 5), latents=2)
+    state = random_state(alone)
+    np.testing.assert_allclose(
+        alone.embed(state, _batch(x)), alone.posterior(state.ema, _batch(x))[0], rtol=1e-5
+    )
+
+
+def test_normal_density_of_real_numbers_against_scipy_and_its_samples(key):
+    model = _model(DataSpec(1, 1, 2, 0))
+    assert type(model.observation.p).__name__ == "NormalDensity"
+    location, log_scale = np.array([0.3, -0.6]), np.array([-1.2, 0.4])
+    params = jnp.asarray(np.stack([location, log_scale], -1), jnp.float32)[None, None, None]
+    x = np.random.default_rng(0).normal(size=(50, 1, 1, 2))
+    expected = scipy.stats.norm(location, np.exp(log_scale)).logpdf(x).sum((1, 2, 3))
+    many = lambda num: jnp.broadcast_to(params, (num, *params.shape[1:]))  # noqa: E731
+    found = model.observation.log_prob(many(50), jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_array_equal(model.observation.mean(params)[0, 0, 0], params[0, 0, 0, :, 0])
+    num, sample = 20_000, jax.jit(model.observation.sample)
+    for i, temperature in enumerate((1.0, 0.5)):
+        keys = jax.random.split(jax.random.fold_in(key, i), num)
+        drawn = np.asarray(sample(keys, many(num), temperature))[:, 0, 0]
+        assert drawn.dtype == np.float32
+        scale = temperature * np.exp(log_scale)
+        assert (np.abs(drawn.mean(0) - location) < 5 * scale / num**0.5).all()
+        np.testing.assert_allclose(drawn.std(0), scale, rtol=5 / (2 * num) ** 0.5)
+
+
+SHAPES = {
+    "1x1": (DataSpec(1, 1, 1, 5), "conv"),
+    "2x2": (DataSpec(2, 2, 1, 5), "conv"),
+    "2x9": (DataSpec(2, 9, 3, 5), "conv"),
+    "sound": (DataSpec(1, 20, 1, 16, rate=4000), "conv"),
+    "points": (DataSpec(1, 1, 2, 0, ranges=((-4.0, 4.0), (-1.0, 1.0))), "mlp"),
+    "points, by convolutions": (DataSpec(1, 1, 2, 0), "conv"),
+    "quantized points": (DataSpec(1, 1, 3, 256, ranges=((-4.0, 4.0),) * 3), "mlp"),
+    "real images": (DataSpec(5, 4, 2, 0), "conv"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_any_shape_of_x(name, random_state):
+    spec, architecture = SHAPES[name]
+    fields = {"architecture": architecture, "filters": 2, "activation": "elu"}
+    model = _model(spec, **fields, latents=2, optimizer=Optimizer("sgd", 1e-4, 0.0))
+    x = np.random.default_rng(0).uniform(-1, 1, (4, *spec.shape))
+    batch = {"x": spec.from_float(jnp.asarray(x, jnp.float32)), "index": jnp.arange(4)}
+
+    @jax.jit
+    def whole(state):
+        new, metrics = model.train_step(jax.random.key(1), state, batch, 0)
+        drawn = model.sample(jax.random.key(2), new, 3)
+        decoded = model.decode(jax.random.key(3), new, jnp.ones((3, 2)))
+        return new, metrics, drawn, decoded, model.eval_step(jax.random.key(4), new, batch)
+
+    state = random_state(model)
+    new, metrics, drawn, decoded, evaluated = whole(state)
+    assert all(np.isfinite(value) for value in metrics.values())
+    for old, moved in zip(jax.tree.leaves(state.net), jax.tree.leaves(new.net), strict=True):
+        assert (old != moved).any()
+    assert drawn.shape == (3, *spec.shape) and drawn.dtype == spec.dtype
+    assert decoded.shape == drawn.shape and np.isfinite(decoded).all()
+    assert evaluated["nll"].shape == (4,) and np.isfinite(evaluated["nll"]).all()
+
+
+def test_a_density_of_points_learns_their_scale():
+    """Points (t, 1 - t) with noise of 0.05, t uniform: far from a normal density of the plane."""
+    spec, num = DataSpec(1, 1, 2, 0), 256
+    model = VAE(spec, hidden=(32,), latents=1, dropout=0.0, ema=0.9,
+                optimizer=Optimizer(learning_rate=3e-3, decay_steps=800))  # fmt: skip
+
+    def points(key):
+        key_t, key_noise = jax.random.split(key)
+        t = jax.random.uniform(key_t, (num, 1), minval=-1)
+        x = jnp.concatenate([t, -t], -1) + 0.05 * jax.random.normal(key_noise, (num, 2))
+        return {"x": x[:, None, None], "index": jnp.arange(num)}
+
+    def step(state, t):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), t))
+        return model.train_step(keys[0], state, points(keys[1]), t)[0], None
+
+    state = model.init(jax.random.key(0), points(jax.random.key(2)))
+    state = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(800))[0])(state)
+    nll = model.eval_step(jax.random.key(3), state, points(jax.random.key(4)))["nll"].mean()
+    # log p = log of a uniform density of length 2 sqrt 2 along the line, and a normal across it.
+    exact = np.log(2 * 2**0.5) + 0.5 * np.log(2 * np.pi * np.e * 0.05**2)
+    normal = 0.5 * np.log((2 * np.pi * np.e) ** 2 * (2 / 3 + 0.0025) * 0.0025)
+    assert exact - 0.1 < nll < exact + 0.15 < normal
 
 
 def test_interpolation_ends_and_lengths():

@@ -1,0 +1,224 @@
+"""What all latent-variable models share: the bounds, the train step, samples and inspection."""
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, Shaped
+
+from jaxgen.distributions.normal import normal_like
+from jaxgen.errors import UserError
+from jaxgen.model import (
+    Batch,
+    Bounds,
+    Embeds,
+    Encodes,
+    Generates,
+    Inspection,
+    Metric,
+    Metrics,
+    Model,
+    Request,
+    example_keys,
+    labels_or_all,
+)
+from jaxgen.models.latent.inspection import active_units
+from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.update import train_net
+
+NATS = "nats per image"
+
+
+class Terms(NamedTuple):
+    """What the bounds are made of, for one z of q(z | x) per example; in nats."""
+
+    log_px: Float[Array, " b"]
+    """log p(x | z)."""
+    kl: Float[Array, "b z"]
+    """KL(q(z | x) || p(z)) by latent: in closed form where there is one, else estimated by z."""
+    log_ratio: Float[Array, " b"]
+    """log p(z) - log q(z | x) at z."""
+    changed: Variables = {}
+    """The collections that a training pass changed: BatchNorm's statistics, …"""
+
+
+class Training(NamedTuple):
+    """What a training pass has and evaluation does not."""
+
+    keys: Key[Array, " b"]
+    """The keys of dropout, one for each example."""
+    axis_name: str | None
+    """The mapped axis over which statistics of the batch are taken, if there is one."""
+
+
+@dataclass(frozen=True)
+class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
+    """p(x) = ∫ p(x | z) p(z) dz, bounded from below with the help of q(z | x).
+
+    z is in noise space: N(0, I) under the prior. A model gives the `groups` of z, its `network`,
+    the `terms` of its bounds, z given x (`posterior_mean`), and x given z (`decode`, `sample_x`).
+    """
+
+    beta: float = 1.0
+    """Weight of the KL in the training loss (Higgins et al. 2017); evaluation ignores it."""
+    warmup: int = 0
+    """Steps over which beta rises linearly to its value, so that fewer latents are given up
+    early (Sønderby et al. 2016, arXiv:1602.02282); 0 = none."""
+    ema: float = 0.995
+    """Decay of the parameters' moving average, which evaluation and sampling use."""
+    accumulate: int = 1
+    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    same to rounding."""
+    precision: Precision = "float32"
+    """What the networks compute in while training. Parameters, losses and statistics stay float32,
+    and so do evaluation and sampling."""
+    optimizer: Optimizer = Optimizer()
+    """How the network is trained; encoder and decoder share one loss."""
+
+    metrics: ClassVar = {
+        "nll": Metric("negative log-likelihood", NATS, "lower", likelihood=True),
+        "elbo": Metric("ELBO", NATS, "higher"),
+        "reconstruction": Metric("reconstruction, -log p(x | z)", NATS, "lower"),
+        "kl": Metric("KL(q(z | x) || p(z))", NATS),
+    }
+
+    @property
+    @abc.abstractmethod
+    def network(self) -> nn.Module:
+        """The module of all parameters, which is called with (x floats [b h w c], label)."""
+
+    @abc.abstractmethod
+    def terms(
+        self,
+        key: Key[Array, ""],
+        variables: Variables,
+        batch: Batch,
+        training: Training | None = None,
+    ) -> Terms:
+        """Draws z from q(z | x), once per example; None = evaluation."""
+
+    @abc.abstractmethod
+    def posterior_mean(self, variables: Variables, batch: Batch) -> Float[Array, "b z"]:
+        """E[z | x] under q, in noise space."""
+
+    @abc.abstractmethod
+    def sample_x(
+        self,
+        keys: Key[Array, " b"],
+        variables: Variables,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None,
+        temperature: float | Array,
+    ) -> Shaped[Array, "b h w c"]:
+        """Draws x from p(x | z), each by its own key."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raises UserError where the model's own fields cannot be."""
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or self.beta < 0:
+            raise UserError("`warmup` and `beta` must not be negative")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
+        if self.accumulate < 1:
+            raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        self.check()
+
+    @property
+    def monitor(self) -> str:
+        return "nll"
+
+    @property
+    def kind(self) -> str:
+        return "the ELBO"
+
+    @property
+    def multiple(self) -> int:
+        return self.accumulate
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> NetState:
+        x = self.spec.to_float(batch["x"])
+        return create_state(create(self.network, self.optimizer, key, x, batch.get("label")))
+
+    def train_step(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        batch: Batch,
+        step: int | Int[Array, ""],
+        axis_name: str | None = None,
+    ) -> tuple[NetState, Metrics]:
+        """Raises the ELBO, with the KL weighted by beta."""
+        beta = self.beta * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
+
+        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
+            # The parts share the key: the noise of an example follows from its index too.
+            key_z, key_dropout = jax.random.split(jax.random.clone(key))
+            training = Training(example_keys(key_dropout, batch["index"]), axis_name)
+            terms = self.terms(key_z, variables, batch, training)
+            log_px, kl = terms.log_px.mean(), terms.kl.sum(-1).mean()
+            metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
+            return beta * kl - log_px, (metrics, terms.changed)
+
+        settings = self.optimizer, self.ema, state
+        return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
+
+    def eval_step(
+        self, key: Key[Array, ""], state: NetState, batch: Batch
+    ) -> dict[str, Float[Array, " b"]]:
+        """The NLL is bounded by the ELBO of one z per example, with the KL as `terms` has it."""
+        # Two splits, although one would do: the noise of the published figures.
+        key_z = jax.random.split(jax.random.split(key)[0])[0]
+        terms = self.terms(key_z, state.ema, batch)
+        log_px, kl = terms.log_px, terms.kl.sum(-1)
+        return {"nll": kl - log_px, "elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
+
+    def log_weight(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Float[Array, " b"]:
+        terms = self.terms(key, state.ema, batch)
+        return terms.log_px + terms.log_ratio
+
+    def draw_latents(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        num: int,
+        label: Int[Array, " num"] | None = None,
+        start: int | Int[Array, ""] = 0,
+    ) -> Float[Array, "num z"]:
+        return normal_like(key, start + jnp.arange(num), (sum(self.groups),))
+
+    def sample(
+        self, key: Key[Array, ""], state: NetState, num: int, request: Request = Request()
+    ) -> Shaped[Array, "num h w c"]:
+        """z from the prior and x from p(x | z); temperature scales the noise of both."""
+        label, temperature, start = request
+        key_z, key_x = jax.random.split(key)
+        z = temperature * self.draw_latents(key_z, state, num, label, start)
+        label = labels_or_all(self.spec, label, num, start)
+        keys = example_keys(key_x, start + jnp.arange(num))
+        return self.sample_x(keys, state.ema, z, label, temperature)
+
+    def encode(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Float[Array, "b z"]:
+        return self.posterior_mean(state.ema, batch)
+
+    def embed(self, state: NetState, batch: Batch) -> Float[Array, "b z"]:
+        """The posterior mean. A conditional model's is averaged over all classes, so that it does
+        not tell the label that a classifier is to find."""
+        num, classes = len(batch["x"]), self.spec.num_classes
+        if not classes:
+            return self.posterior_mean(state.ema, batch)
+        labelled = lambda label: {**batch, "label": jnp.full(num, label)}  # noqa: E731
+        each = jax.vmap(lambda label: self.posterior_mean(state.ema, labelled(label)))
+        return each(jnp.arange(classes)).mean(0)
+
+    def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
+        """Which latents are in use."""
+        mean, total = self.posterior_mean(state.ema, batch), sum(self.groups)
+        kl = self.terms(key, state.ema, batch).kl.mean(0)
+        numbers = {"active units": active_units(mean), "latents": jnp.asarray(total)}
+        return Inspection(numbers, {}, {"KL of each latent (nats)": kl[None, None, None]})

@@ -1,0 +1,115 @@
+"""p(x | z) whose sub-pixels are independent given z: over levels, or a density of real numbers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
+
+from jaxgen.distributions.likelihoods import (
+    LIKELIHOODS,
+    LOG_SCALE_RANGE,
+    Likelihood,
+    LocationScale,
+)
+from jaxgen.distributions.normal import normal_log_prob
+from jaxgen.errors import UserError
+from jaxgen.spec import DataSpec
+
+LikelihoodName = Literal["auto", "bernoulli", "categorical", "gaussian", "logistic", "normal"]
+Scale = Literal["pixel", "shared"]
+
+
+@dataclass(frozen=True)
+class NormalDensity:
+    """The density N(location, scale²) of a real number; params = location, log scale (clipped to
+    ±7, so that a density of repeated values stays finite)."""
+
+    num_params: int = 2
+
+    def log_prob(self, params: Float[Array, "*s 2"], x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        """The log density at x, in nats."""
+        return normal_log_prob(x, params[..., 0], 2.0 * _log_scale(params))
+
+    def mean(self, params: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+        return params[..., 0]
+
+    def sample(
+        self, key: Key[Array, ""], params: Float[Array, "*s 2"], temperature: float | Array = 1.0
+    ) -> Float[Array, "*s"]:
+        """Draws real numbers; temperature multiplies the scale."""
+        noise = jax.random.normal(key, params.shape[:-1])
+        return params[..., 0] + temperature * jnp.exp(_log_scale(params)) * noise
+
+
+def _log_scale(params: Array) -> Array:
+    return jnp.clip(params[..., 1], *LOG_SCALE_RANGE)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """p(x | z), sub-pixel by sub-pixel, from the parameters [b h w c p] that a decoder returns.
+
+    Raises UserError, naming the field of a model that is to be set, where `likelihood`, `scale` and
+    x do not fit.
+    """
+
+    spec: DataSpec
+    likelihood: LikelihoodName = "auto"
+    scale: Scale = "pixel"
+
+    def __post_init__(self) -> None:
+        levels, name = self.spec.levels, self.likelihood
+        if levels == 0 and name not in ("auto", "normal"):
+            raise UserError(
+                f"`likelihood`={name} is of levels, and the data is real numbers: set "
+                "`likelihood`=normal, or quantize the data"
+            )
+        if levels and name == "normal":
+            raise UserError(
+                f"`likelihood`=normal is of real numbers, and the data has {levels} levels: set "
+                "`likelihood`=gaussian, which integrates the normal density over each level"
+            )
+        p = self.p  # refuses levels that it cannot represent
+        if self.scale == "shared" and not isinstance(p, LocationScale | NormalDensity):
+            raise UserError(
+                f"`scale`=shared needs `likelihood`=gaussian, logistic or normal; it is {name}"
+            )
+
+    @property
+    def p(self) -> Likelihood | NormalDensity:
+        """The distribution of one sub-pixel."""
+        name = self.likelihood
+        if self.spec.levels == 0:
+            return NormalDensity()
+        if name == "auto":
+            name = "bernoulli" if self.spec.levels == 2 else "logistic"
+        return LIKELIHOODS[name](self.spec.levels)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the decoder gives for a sub-pixel: a shared scale is not among them."""
+        return 1 if self.scale == "shared" else self.p.num_params
+
+    def log_prob(
+        self, params: Float[Array, "b h w c p"], x: Shaped[Array, "b h w c"]
+    ) -> Float[Array, " b"]:
+        """log p(x | z) in nats per example: a mass of levels, a density of real numbers."""
+        return self.p.log_prob(params, x).sum((1, 2, 3))
+
+    def mean(self, params: Float[Array, "b h w c p"]) -> Float[Array, "b h w c"]:
+        """The expected x (for a location-scale family: its location), as floats; those of levels
+        lie in [-1, 1] and need not be a level's."""
+        mean = self.p.mean(params)
+        return 2.0 * mean / (self.spec.levels - 1) - 1.0 if self.spec.levels else mean
+
+    def sample(
+        self,
+        keys: Key[Array, " b"],
+        params: Float[Array, "b h w c p"],
+        temperature: float | Array = 1.0,
+    ) -> Shaped[Array, "b h w c"]:
+        """Draws each x by its own key; temperature divides logits or multiplies scales."""
+        one = lambda key, p: self.p.sample(key, p, temperature)  # noqa: E731
+        return jax.vmap(one)(keys, params).astype(self.spec.dtype)

@@ -1,0 +1,129 @@
+"""Encoders and decoders, generators and discriminators, each alone."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen import nn
+from jaxgen.errors import UserError
+from jaxgen.models.latent.vae import VAE
+from jaxgen.spec import DataSpec
+
+SHAPE = (7, 6, 2)
+TO_VECTOR = {
+    "mlp encoder": (nn.Encoder(hidden=(5, 4), num_classes=3), (4,)),
+    "conv encoder": (nn.Encoder(hidden=(4,), filters=2, num_classes=3, activation="elu"), (4,)),
+    "mlp discriminator": (nn.MLPDiscriminator(hidden=(5, 4), num_classes=3), ()),
+    "dcgan discriminator": (nn.DCGANDiscriminator(filters=2, num_classes=3), ()),
+}
+FROM_VECTOR = {
+    "mlp decoder": nn.Decoder(shape=SHAPE, hidden=(4, 5), num_classes=3),
+    "resizing decoder": nn.Decoder(shape=SHAPE, hidden=(4,), filters=2, num_classes=3),
+    "transposing decoder": nn.Decoder(
+        shape=SHAPE, hidden=(), filters=2, upsample="transpose", num_classes=3
+    ),
+    "mlp generator": nn.MLPGenerator(shape=SHAPE, hidden=(5, 4), num_classes=3),
+    "dcgan generator": nn.DCGANGenerator(shape=SHAPE, filters=2, num_classes=3),
+}
+
+
+def _normal(*shape):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+def _every_number_counts(apply, x):
+    """Whether each entry of x, and the label, moves the outputs of its own example alone."""
+    label = jnp.array([0, 1, 2])
+    value = apply(x, label)
+    slopes = jax.grad(lambda x: (apply(x, label) ** 2).sum())(x)
+    assert (np.abs(slopes) > 0).all()
+    assert (np.abs(apply(x, (label + 1) % 3) - value).reshape(3, -1).max(1) > 1e-5).all()
+    moved = apply(x.at[1].add(1.0), label)
+    np.testing.assert_allclose(moved[::2], value[::2], atol=1e-6)
+    return value
+
+
+@pytest.mark.parametrize("name", TO_VECTOR)
+def test_networks_to_vectors(name):
+    network, shape = TO_VECTOR[name]
+    x, label = _normal(3, *SHAPE), jnp.zeros(3, jnp.int32)
+    values = jax.jit(network.init)(jax.random.key(0), x, label)
+    value = _every_number_counts(jax.jit(lambda *x: network.apply(values, *x)), x)
+    assert value.shape == (3, *shape)
+
+
+@pytest.mark.parametrize("name", FROM_VECTOR)
+def test_networks_from_vectors(name):
+    network = FROM_VECTOR[name]
+    z, label = _normal(3, 9), jnp.zeros(3, jnp.int32)
+    values = jax.jit(network.init)(jax.random.key(0), z, label)
+    # No ReLU that is dead for every z.
+    params = jax.tree.map(lambda v: v + 0.3 if v.ndim == 1 else v, values["params"])
+    values = {**values, "params": params}
+    value = _every_number_counts(jax.jit(lambda *x: network.apply(values, *x)), z)
+    assert value.shape == (3, *SHAPE)
+    assert (np.abs(value).max() < 1) or "decoder" in name  # tanh
+
+
+def test_a_decoder_shares_no_noise_with_an_encoder_of_the_same_keys():
+    z, keys = jnp.ones((2, 400)), jax.random.split(jax.random.key(0), 2)
+    network = nn.Decoder(shape=(1, 1, 1), hidden=(400,), dropout=0.5)
+    values = {"params": {
+        "decoder_layers_0": {"kernel": jnp.eye(400), "bias": jnp.zeros(400)},
+        "out": {"kernel": jnp.eye(400)[:, :1], "bias": jnp.zeros(1)},
+    }}  # fmt: skip
+    pick = [jnp.eye(400)[:, i : i + 1] for i in range(400)]
+
+    def kept(first):
+        def one(i):
+            out = {**values["params"]["out"], "kernel": i}
+            params = {**values["params"], "out": out}
+            return network.apply({"params": params}, z, None, keys, first)[:, 0, 0, 0]
+
+        return np.asarray(jax.vmap(one)(jnp.stack(pick))) > 0
+
+    assert 0.4 < kept(0).mean() < 0.6
+    assert 0.3 < (kept(0) == kept(3)).mean() < 0.7
+    np.testing.assert_array_equal(kept(3), kept(3))
+
+
+def test_a_vae_is_its_encoder_and_its_decoder():
+    """The networks alone have the VAE's parameters, and their initial values, by the same names."""
+    model = VAE(DataSpec(7, 6, 2, 5, 3), architecture="conv", filters=2, hidden=(4,), latents=3)
+    state = model.init(jax.random.key(0), model.spec.example(1))
+    network, label = model.network, jnp.zeros(1, jnp.int32)
+    for part, x in (
+        (network.encoder, jnp.zeros((1, *SHAPE))),
+        (network.decoder, jnp.zeros((1, 3))),
+    ):
+        alone = part.clone(parent=None).init(jax.random.key(0), x, label)["params"]
+        assert alone.keys() < state.net.params.keys()
+        for name, layer in alone.items():
+            jax.tree.map(np.testing.assert_array_equal, layer, state.net.params[name])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 20), (9, 2)])
+def test_a_dcgan_refuses_what_it_cannot_halve(size):
+    with pytest.raises(UserError, match="at least 3 pixels"):
+        nn.DCGANGenerator(shape=(*size, 1), filters=2).init(jax.random.key(0), jnp.ones((1, 2)))
+    with pytest.raises(UserError, match="at least 3 pixels"):
+        nn.DCGANDiscriminator(filters=2).init(jax.random.key(0), jnp.ones((1, *size, 1)))
+
+
+def test_one_hot_labels_are_features_at_every_place():
+    x, label = _normal(2, 3, 4, 5), jnp.array([2, 0])
+    whole = nn.with_label(x, label, 3)
+    np.testing.assert_array_equal(whole[..., :5], x)
+    expected = np.broadcast_to(np.eye(3)[np.array([2, 0])][:, None, None], (2, 3, 4, 3))
+    np.testing.assert_array_equal(whole[..., 5:], expected)
+    assert nn.with_label(x, None, 0) is x
+
+
+def test_networks_hold_numbers_and_no_model():
+    for name in nn.__all__:
+        thing = getattr(nn, name)
+        if inspect.isclass(thing):
+            assert "model" not in thing.__dataclass_fields__
