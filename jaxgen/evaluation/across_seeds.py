@@ -1,45 +1,84 @@
 """The results of runs that differ in their seed alone: what they agree on, and how far."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from jaxgen.evaluation.encoding import finite, to_json
+from jaxgen.evaluation.results import KINDS, Results
+from jaxgen.evaluation.sections import About, Mean, Number, Table, shown
 
-def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the seeds' `final_results`: every number of the model, its mean and its standard
-    deviation (of a seed: with n - 1) over the seeds, ready for JSON."""
-    same = ("model", "parameters", "monitor", "dataset", "protocol", "fingerprint", "split")
-    names = ("likelihood", "metrics", "scores", "inspection")
-    flat = [{name: _numbers(name, result) for name in names} for result in found]
-    return {
-        **{name: found[0][name] for name in same},
-        "seeds": [result["seed"] for result in found],
-        "steps": [result["step"] for result in found],
-        **{
-            section: {n: _spread([f[section][n] for f in flat]) for n in numbers}
-            for section, numbers in flat[0].items()
-        },
+SAME = ("model", "parameters", "monitor", "dataset", "protocol", "fingerprint", "split", "datum")
+"""The facts that the seeds share."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number over the seeds; mean and standard deviation are None unless all are finite."""
+
+    mean: float | None
+    std: float | None
+    """The deviation of one seed (with n - 1), not of the mean."""
+    values: tuple[float | None, ...]
+    """Each seed's."""
+    label: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every number of the model over the seeds, by section and name."""
+
+    about: About
+    """The first seed's."""
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    """The step of each one's checkpoint."""
+    sections: Mapping[str, Mapping[str, Spread]]
+
+    def to_json(self) -> dict[str, Any]:
+        """What the results.json of several seeds holds."""
+        facts = {f.name: getattr(self.about, f.name) for f in fields(About) if f.name in SAME}
+        counts = {"seeds": list(self.seeds), "steps": list(self.steps)}
+        return {**facts, **counts, **to_json(self.sections)}
+
+    def table(self) -> Table:
+        """All of it, a number a row."""
+        seeds = ", ".join(map(str, self.seeds))
+        rows = tuple(
+            (f"{x.label} ({x.unit})" if x.unit else x.label, Mean(x.mean, x.std),
+             ", ".join(map(shown, x.values)))
+            for section in self.sections.values()
+            for x in section.values()
+        )  # fmt: skip
+        title = f"{self.about.model} of seeds {seeds}, {self.about.split} split"
+        note = "± one standard deviation over the seeds."
+        return Table(title, ("metric", "mean", "each seed"), rows, note)
+
+
+def summarize(results: Sequence[Results]) -> Summary:
+    """The numbers of all seeds' results, which have the same sections."""
+    numbers: list[dict[str, Mapping[str, Number]]] = [
+        {s.name: s.numbers() for s in each.sections} for each in results
+    ]
+    sections = {
+        kind.name: {
+            name: _spread([seed[kind.name][name] for seed in numbers])
+            for name in numbers[0].get(kind.name, {})
+        }
+        for kind in KINDS
     }
+    seeds, steps = zip(*((r.about.seed, r.about.step) for r in results), strict=True)
+    return Summary(results[0].about, seeds, steps, sections)
 
 
-def _numbers(section: str, result: dict[str, Any]) -> dict[str, float | None]:
-    """The model's numbers of a section of its results; none where there is no such section."""
-    if section == "likelihood":
-        units = ("nats", "bits_per_dim")
-        return {n: result[section]["model"][n] for n in units} if result[section] else {}
-    if section == "metrics":
-        return {n: x["mean"] for n, x in result[section].items()}
-    if section == "scores":
-        return result[section]["model"] if result[section] else {}
-    return result[section]
-
-
-def _spread(values: list[float | None]) -> dict[str, Any]:
-    """Mean and standard deviation; of values that are not all finite, neither."""
-    finite = [x for x in values if x is not None]
-    whole = len(finite) == len(values)
-    return {
-        "mean": float(np.mean(finite)) if whole else None,
-        "std": float(np.std(finite, ddof=1)) if whole else None,
-        "values": values,
-    }
+def _spread(numbers: list[Number]) -> Spread:
+    values = tuple(number.value for number in numbers)
+    known = [x for x in values if x is not None]
+    metric = numbers[0].metric
+    if len(known) < len(values):
+        return Spread(None, None, values, metric.label, metric.unit)
+    std = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return finite(Spread(float(np.mean(known)), std, values, metric.label, metric.unit))

@@ -1,8 +1,9 @@
-"""Likelihoods that any model of images should beat: uniform, factorized, mixture. Exact, in nats.
+"""Likelihoods that any model of levels should beat: uniform, factorized, mixture. Exact, in nats.
 
 The mixture has k factorized categoricals (Bernoullis when levels == 2) and is fitted by EM
 (Dempster, Laird & Rubin, 1977), each component smoothed towards the factorized baseline. What
-is free (alpha, k, strength) is chosen on the validation split, from the lists below.
+is free (alpha, k, strength) is chosen on the validation split, from the lists below. Our own,
+because scikit-learn's mixtures are of normals alone.
 """
 
 import math
@@ -141,7 +142,7 @@ def _nearest_seeds(x: np.ndarray, k: int, seed: int) -> np.ndarray:
     from sklearn.cluster import kmeans_plusplus
 
     x = x.astype(np.float32)
-    centers = np.asarray(kmeans_plusplus(_draw(x, 5000, seed), k, random_state=seed)[0])
+    centers = np.asarray(kmeans_plusplus(_subset(x, 5000, seed), k, random_state=seed)[0])
     distance = np.square(centers).sum(1) - 2 * x @ centers.T
     return np.eye(k)[distance.argmin(1)]
 
@@ -196,7 +197,7 @@ def fit_baselines(
     """
     x, v = _flat(train, levels), _flat(validation, levels)
     examples = len(x) if x.size * (levels - 1) <= _DENSE else max(_SUBPIXELS // x.shape[1], 1)
-    part, v = _draw(x, examples, seed), _draw(v, examples, seed)
+    part, v = _subset(x, examples, seed), _subset(v, examples, seed)
     counts = histogram(x, levels)
     fits = [maximize_factorized(counts, alpha) for alpha in ALPHAS]
     alpha, factorized, _ = _least(ALPHAS, fits, v)
@@ -242,7 +243,7 @@ def _flat(images: np.ndarray, levels: int) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def _draw(x: np.ndarray, size: int, seed: int) -> np.ndarray:
+def _subset(x: np.ndarray, size: int, seed: int) -> np.ndarray:
     """At most `size` of the examples, in their order."""
     if len(x) <= size:
         return x

@@ -9,19 +9,20 @@ from jaxgen.data.dataset import Dataset
 from jaxgen.evaluation import scores
 from jaxgen.evaluation.baselines import Baselines, fit_baselines
 from jaxgen.evaluation.features import Features, fit_features
-from jaxgen.media.kinds import scored
+from jaxgen.evaluation.normals import Normals, fit_normals
+from jaxgen.media.kinds import scored, scored_spec
 from jaxgen.parallel.inference import Score
 from jaxgen.runs.config import Run
 
-Fitted = TypeVar("Fitted", Baselines, Features)
+Fitted = TypeVar("Fitted", Baselines, Normals, Features)
 
 
 def make_score(run: Run, dataset: Dataset, directory: Path) -> tuple[Features, Score]:
     """The features of the data set, and the score that a model without likelihood is validated
-    by: samples uint8 [n h w c] to their Fréchet distance to the validation split."""
+    by: samples [n h w c] to their Fréchet distance to the validation split."""
     features = features_of(dataset, directory)
     spec = dataset.spec
-    seen = scored(dataset.materialize("validation").images, spec)
+    seen = scored(dataset.materialize("validation").x, spec)
     reference = scores.Reference.of(features, seen)
     return features, lambda images: {"frechet": reference.frechet(scored(images, spec))}
 
@@ -29,20 +30,23 @@ def make_score(run: Run, dataset: Dataset, directory: Path) -> tuple[Features, S
 def features_of(dataset: Dataset, directory: Path) -> Features:
     """The features fitted on the train split with whatever labels it has; kept in the run."""
     train, spec = dataset.materialize("train"), dataset.spec
-    name = f"spectrograms of {dataset.name}" if spec.rate else dataset.name
+    prefix, levels = scored_spec(spec)
 
     def fit() -> Features:
-        images = scored(train.images, spec)
-        return fit_features(images, train.labels, spec.levels, dataset=name)
+        x = scored(train.x, spec)
+        return fit_features(x, train.label, levels, dataset=prefix + dataset.name)
 
     return _kept(directory / "features.npz", Features, fit)
 
 
-def baselines_of(dataset: Dataset, directory: Path) -> Baselines:
-    """The baselines fitted on train, their sizes chosen on validation; kept in the run."""
-    train, validation = dataset.materialize("train"), dataset.materialize("validation")
-    fit = lambda: fit_baselines(train.images, validation.images, dataset.spec.levels)  # noqa: E731
-    return _kept(directory / "baselines.npz", Baselines, fit)
+def baselines_of(dataset: Dataset, directory: Path) -> Baselines | Normals:
+    """The baselines of levels or of real numbers, fitted on train, their sizes chosen on
+    validation; kept in the run."""
+    train, validation = dataset.materialize("train").x, dataset.materialize("validation").x
+    path, levels = directory / "baselines.npz", dataset.spec.levels
+    if levels:
+        return _kept(path, Baselines, lambda: fit_baselines(train, validation, levels))
+    return _kept(path, Normals, lambda: fit_normals(train, validation))
 
 
 def _kept(path: Path, kind: type[Fitted], fit: Callable[[], Fitted]) -> Fitted:

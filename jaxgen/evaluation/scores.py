@@ -2,6 +2,9 @@
 
 Every score stands beside its floor: the same score of real training images, in the same number.
 The Fréchet distance above all is biased by the number of samples, and means little without it.
+
+Our own rather than a library's: those that have these scores bring PyTorch and features of
+ImageNet along; neighbours and distances are scikit-learn's.
 """
 
 from typing import NamedTuple, Self
@@ -10,11 +13,23 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation.features import Features
+from jaxgen.model import Metric
 
 MAX_REFERENCE = 10_000
 """A larger reference split, or set of samples, is represented by a seeded draw of this size."""
 NEIGHBOURS = 5
 """The k of precision, recall, density and coverage."""
+METRICS: dict[str, Metric] = {
+    "frechet": Metric("Fréchet distance", "squared, in feature space", "lower"),
+    "kernel": Metric("kernel distance", "squared MMD", "lower"),
+    "precision": Metric("precision", f"share of samples, k = {NEIGHBOURS}", "higher"),
+    "recall": Metric("recall", f"share of real data, k = {NEIGHBOURS}", "higher"),
+    "coverage": Metric("coverage", f"share of real data, k = {NEIGHBOURS}", "higher"),
+    "histogram_kl": Metric("KL of the class histograms", "nats", "lower"),
+    "classes_present": Metric("classes present", "", "higher"),
+}
+"""What the scores of a panel are."""
+
 _ROWS = 128
 
 
@@ -136,8 +151,12 @@ class Reference(NamedTuple):
         return cls(features, moments(features.embed(images)))
 
     def frechet(self, images: np.ndarray) -> float:
-        """Returns the Fréchet distance of samples [m h w c] to the split."""
-        return frechet_moments(self.moments, moments(self.features.embed(images)))
+        """Returns the Fréchet distance of samples [m h w c] to the split; of samples that are not
+        all finite, NaN."""
+        features = self.features.embed(images)
+        if not np.isfinite(features).all():
+            return float("nan")
+        return frechet_moments(self.moments, moments(features))
 
 
 class Panel(NamedTuple):
@@ -162,8 +181,8 @@ def panel(
     """Returns the scores of fake [m h w c] against reference [n h w c], the held-out `split`;
     the floor compares a seeded draw of m images of train [t h w c] (all, if t < m)."""
     rng = np.random.default_rng(seed)
-    real, fake_part = _draw(rng, reference, MAX_REFERENCE), _draw(rng, fake, MAX_REFERENCE)
-    floor = _draw(rng, train, len(fake_part))
+    real, fake_part = _subset(rng, reference, MAX_REFERENCE), _subset(rng, fake, MAX_REFERENCE)
+    floor = _subset(rng, train, len(fake_part))
     protocol = (
         f"FD[{features.name}] fitted on train {features.examples} seed={features.seed}, "
         f"reference={split} {len(real)} of {len(reference)}, samples={len(fake_part)} of "
@@ -183,16 +202,16 @@ def _scores(features: Features, reference: np.ndarray, images: np.ndarray) -> di
         "recall": near.recall,
         "coverage": near.coverage,
     }
-    known, found = features.predict(reference), features.predict(images)
-    if known is not None and found is not None:
-        size = int(max(known.max(), found.max())) + 1
-        p, q = class_histogram(known, size), class_histogram(found, size)
+    true, seen = features.predict(reference), features.predict(images)
+    if true is not None and seen is not None:
+        size = int(max(true.max(), seen.max())) + 1
+        p, q = class_histogram(true, size), class_histogram(seen, size)
         scores["histogram_kl"] = histogram_kl(q, p)
         scores["classes_present"] = float(np.sum((p > 0) & (q >= p / 4)))
     return scores
 
 
-def _draw(rng: np.random.Generator, images: np.ndarray, size: int) -> np.ndarray:
+def _subset(rng: np.random.Generator, images: np.ndarray, size: int) -> np.ndarray:
     """At most `size` of the images, without replacement, in their order."""
     if len(images) <= size:
         return images

@@ -1,4 +1,5 @@
-"""What a datum looks like, by its kind: the one place that asks whether it is a sound."""
+"""What a datum looks like, by its kind: the one place that asks whether it is an image, a sound or
+a point."""
 
 import os
 from collections.abc import Sequence
@@ -7,22 +8,37 @@ from pathlib import Path
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.media.pictures import coloured, grid, load_image, save_png
-from jaxgen.media.sound import RANGE_DB, load_sound, save_wav, spectrograms
-from jaxgen.spec import ImageSpec
+from jaxgen.media.pictures import grid, load_image, save_png
+from jaxgen.media.points import coloured, plot
+from jaxgen.media.sound import RANGE_DB, load_sound, save_wav, spectrograms, wav_bytes, waves
+from jaxgen.spec import DataSpec, Kind
+
+ONE: dict[Kind, str] = {"image": "image", "sound": "clip", "points": "point"}
+"""What one datum of each kind is called, as in nats per image."""
+
+ROOM: dict[Kind, int] = {"image": 100, "sound": 100, "points": 2000}
+"""How many data of each kind a picture of samples shows."""
+
+CHUNK = 1000
+"""Sounds that are transformed at a time."""
 
 
-def picture(images: np.ndarray, spec: ImageSpec, columns: int | None = None) -> np.ndarray:
-    """One picture, uint8 [H W c], of images or sounds [n h w c] or [rows cols h w c]: a `grid` of
-    the images, or of the sounds' spectrograms."""
-    if not spec.rate:
-        return grid(images, spec.levels, columns)
-    return grid(coloured(spectrograms(images, spec)[..., 0] / 255), 256, columns)
+def picture(x: np.ndarray, spec: DataSpec, columns: int | None = None) -> np.ndarray:
+    """One picture, uint8 [H W c], of data [n h w c] or [rows cols h w c], levels or floats in
+    [-1, 1]: a `grid` of the images or of the sounds' spectrograms, or a plot of the points."""
+    if spec.kind == "points":
+        return plot(x, spec)
+    if spec.kind == "sound":
+        return grid(coloured(spectrograms(x, spec)[..., 0] / 255), 256, columns)
+    return grid(x, spec.levels, columns)
 
 
-def legend(spec: ImageSpec) -> str:
-    """How `picture` is to be read: nothing for images."""
-    if not spec.rate:
+def legend(spec: DataSpec, rows: int = 1) -> str:
+    """How `picture` of so many rows is to be read, to be added to a caption; nothing where it is
+    plain."""
+    if spec.kind == "points":
+        return "; a colour a row, the first one dark, the last one light" if rows > 1 else ""
+    if spec.kind == "image":
         return ""
     return (
         f"; spectrograms of {spec.width / spec.rate:.3g} s, 0 (below) to {spec.rate // 2} Hz, "
@@ -30,19 +46,41 @@ def legend(spec: ImageSpec) -> str:
     )
 
 
-def save_samples(path: Path, images: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Writes path.png, the picture of the images or sounds [n h w c] ten in a row, and for sounds
-    path.wav, one after another; returns the picture."""
-    shown = picture(images, spec, columns=10)
+def save_samples(path: Path, x: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Writes path.png, the picture of data [n h w c], images and spectrograms ten in a row, and of
+    sounds path.wav, one after another; returns the picture."""
+    shown = picture(x, spec, columns=10)
     path.parent.mkdir(exist_ok=True)
     save_png(path.with_suffix(".png"), shown)
-    if spec.rate:
-        save_wav(path.with_suffix(".wav"), images, spec)
+    if spec.kind == "sound":
+        save_wav(path.with_suffix(".wav"), x, spec)
     return shown
 
 
-def load_images(paths: Sequence[str | os.PathLike], spec: ImageSpec) -> np.ndarray:
-    """The images in these files as integer levels, uint8 [n h w c] of the model's shape.
+def save_one(path: Path, x: np.ndarray, spec: DataSpec) -> None:
+    """Writes one datum [h w c] as path.png, pixel by pixel, or as path.wav; a point as a plot."""
+    if spec.kind == "sound":
+        save_wav(path.with_suffix(".wav"), x[None], spec)
+    elif spec.kind == "points":
+        save_png(path.with_suffix(".png"), plot(x[None], spec))
+    else:
+        save_png(path.with_suffix(".png"), grid(x[None], spec.levels, pad=0, scale=1))
+
+
+def formats(spec: DataSpec) -> tuple[str, ...]:
+    """The endings of the files that many data together can be written to."""
+    return (".png", ".npz", ".wav") if spec.kind == "sound" else (".png", ".npz")
+
+
+def players(x: np.ndarray, spec: DataSpec) -> list[bytes]:
+    """A .wav file's bytes for each sound of [n 1 t 1]; of other kinds none."""
+    if spec.kind != "sound":
+        return []
+    return [wav_bytes(wave, spec.rate) for wave in waves(x, spec.levels)]
+
+
+def load_images(paths: Sequence[str | os.PathLike], spec: DataSpec) -> np.ndarray:
+    """The images in these files as the model takes them, [n h w c].
 
     Grey and RGB are converted into each other; sizes must match. Byte v becomes the level
     nearest to it, the inverse of `grid`'s map. Of a sound, a .wav file, the beginning is taken;
@@ -50,20 +88,23 @@ def load_images(paths: Sequence[str | os.PathLike], spec: ImageSpec) -> np.ndarr
     """
     if not paths:
         raise UserError("--images names no file; give at least one image")
-    load = load_sound if spec.rate else load_image
+    if spec.kind == "points":
+        raise UserError(f"--images={paths[0]}: points are not read from files; leave it out")
+    load = load_sound if spec.kind == "sound" else load_image
     return np.stack([load(Path(path), spec) for path in paths])
 
 
-CHUNK = 1000
-"""Sounds that are transformed at a time."""
-
-
-def scored(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """What sample scores look at: the images [n h w c] as they are, of sounds the spectrograms.
+def scored(x: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """What sample scores look at: the data [n h w c] as they are, of sounds the spectrograms.
 
     Two waves that sound alike differ in every sample, but for their phase; spectrograms do not.
     """
-    if not spec.rate:
-        return images
-    chunks = (images[i : i + CHUNK] for i in range(0, len(images), CHUNK))
+    if spec.kind != "sound":
+        return x
+    chunks = (x[i : i + CHUNK] for i in range(0, len(x), CHUNK))
     return np.concatenate([spectrograms(chunk, spec) for chunk in chunks])
+
+
+def scored_spec(spec: DataSpec) -> tuple[str, int]:
+    """The words before the data set's name, and the levels, of what `scored` returns."""
+    return ("spectrograms of ", 256) if spec.kind == "sound" else ("", spec.levels)

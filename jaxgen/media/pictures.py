@@ -1,4 +1,4 @@
-"""Images and sounds as pictures: grids, heat maps, spectrograms; and files, in and out."""
+"""Images as pictures: grids and heat maps; and files, in and out."""
 
 import io
 import math
@@ -9,28 +9,13 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
-from jaxgen.spec import ImageSpec
+from jaxgen.media.points import coloured
+from jaxgen.spec import DataSpec
 
 CELL = 32
 """Images smaller than this many pixels are enlarged until they are not."""
 GAP = 128
 """The grey, 0..255, between the cells."""
-
-# Nine evenly spaced colours of viridis: dark to light, even in print and to the colour-blind.
-_COLOURS = np.array(
-    [
-        (68, 1, 84),
-        (71, 45, 123),
-        (59, 82, 139),
-        (44, 114, 142),
-        (33, 145, 140),
-        (40, 174, 128),
-        (94, 201, 98),
-        (173, 220, 48),
-        (253, 231, 37),
-    ],
-    np.float64,
-)
 
 
 def grid(
@@ -40,10 +25,11 @@ def grid(
     pad: int = 1,
     scale: int | None = None,
 ) -> np.ndarray:
-    """One picture, uint8 [H W c], of images [n h w c] or [rows cols h w c] of integer levels.
+    """One picture, uint8 [H W c], of images [n h w c] or [rows cols h w c], levels or floats.
 
-    Level x becomes round(255 x / (levels - 1)), exactly. Every image is enlarged `scale` times
-    by repeating pixels (by default until a cell has 32..63 pixels) and framed by `pad` grey
+    Level x becomes round(255 x / (levels - 1)), exactly, and float x in [-1, 1] becomes
+    round(255 (x + 1) / 2); what is no number is black. Every image is enlarged `scale` times by
+    repeating pixels (by default until a cell has 32..63 pixels) and framed by `pad` grey
     pixels. `columns` lays out [n h w c]; by default the grid is about square.
     """
     images = np.asarray(images)
@@ -54,7 +40,7 @@ def grid(
     columns = columns or max(1, math.ceil(math.sqrt(n)))
     rows = -(-n // columns)
     scale = scale or -(-CELL // max(h, w))
-    cells = _bytes_of_levels(levels)[images].repeat(scale, axis=1).repeat(scale, axis=2)
+    cells = _bytes(images, levels).repeat(scale, axis=1).repeat(scale, axis=2)
     spare = rows * columns - n
     cells = np.pad(cells, [(0, spare), (pad, 0), (pad, 0), (0, 0)], constant_values=GAP)
     high, wide = h * scale + pad, w * scale + pad
@@ -76,13 +62,6 @@ def heatmap(maps: np.ndarray, columns: int | None = None, pad: int = 1) -> np.nd
     return grid(coloured(unit), 256, columns, pad)
 
 
-def coloured(unit: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1] as colours, dark to light: uint8 [... 3]."""
-    place = np.linspace(0.0, 1.0, len(_COLOURS))
-    rgb = np.stack([np.interp(unit, place, _COLOURS[:, c]) for c in range(3)], axis=-1)
-    return np.round(rgb).astype(np.uint8)
-
-
 def png_bytes(picture: np.ndarray) -> bytes:
     """A uint8 picture [H W 1], [H W 3] or [H W] as a PNG file's bytes."""
     from PIL import Image
@@ -100,7 +79,9 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     write_atomic(path, png_bytes(picture))
 
 
-def load_image(path: Path, spec: ImageSpec) -> np.ndarray:
+def load_image(path: Path, spec: DataSpec) -> np.ndarray:
+    """An image file as levels, uint8, or as floats in [-1, 1] where the spec has no levels:
+    [h w c]. Raises UserError naming a file that cannot be used."""
     from PIL import Image
 
     modes = {1: "L", 3: "RGB"}
@@ -123,10 +104,15 @@ def load_image(path: Path, spec: ImageSpec) -> np.ndarray:
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
         reason = "there is no such file" if not path.exists() else f"it is damaged: {error}"
         raise UserError(f"{path} cannot be read as an image ({reason})") from error
+    if not spec.levels:
+        return np.float32(values / 127.5 - 1.0).reshape(spec.shape)
     levels = np.round(values * ((spec.levels - 1) / 255.0)).astype(np.uint8)
     return levels.reshape(spec.shape)
 
 
-def _bytes_of_levels(levels: int) -> np.ndarray:
-    """The byte 0..255 that shows each level."""
-    return np.round(np.arange(levels) * (255.0 / (levels - 1))).astype(np.uint8)
+def _bytes(images: np.ndarray, levels: int) -> np.ndarray:
+    """The bytes 0..255 that show levels, or floats in [-1, 1]."""
+    if np.issubdtype(images.dtype, np.floating):
+        x = np.nan_to_num(images.astype(np.float64), nan=-1.0)
+        return np.round((np.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+    return np.round(np.arange(levels) * (255.0 / (levels - 1))).astype(np.uint8)[images]

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 RANGE_DB = 80.0
 """A spectrogram shows this many decibels below a full-scale sine."""
@@ -42,8 +42,13 @@ def mu_law_decode(level: np.ndarray, levels: int = 256) -> np.ndarray:
 
 
 def waves(images: np.ndarray, levels: int = 256) -> np.ndarray:
-    """Clips uint8 [... 1 t 1] of levels as waves, float64 [... t] in [-1, 1]."""
-    return mu_law_decode(np.asarray(images)[..., 0, :, 0], levels)
+    """Clips [... 1 t 1] as waves, float64 [... t] in [-1, 1]: of levels, of floats in [-1, 1]
+    between them, or, where there are no levels, of floats that are the wave itself."""
+    x = np.asarray(images)[..., 0, :, 0]
+    if not np.issubdtype(x.dtype, np.floating):
+        return mu_law_decode(x, levels)
+    x = np.clip(np.asarray(x, np.float64), -1, 1)
+    return mu_law_decode((x + 1) * ((levels - 1) / 2), levels) if levels else x
 
 
 def read_wav(path: Path) -> tuple[int, np.ndarray]:
@@ -114,8 +119,8 @@ def in_turn(clips: np.ndarray, rate: int) -> np.ndarray:
     return joined[: len(joined) - pause]
 
 
-def spectrograms(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Clips of levels [... 1 t 1] as pictures, uint8 [... frequencies times 1]: 255 is the
+def spectrograms(images: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Clips [... 1 t 1] (see `waves`) as pictures, uint8 [... frequencies times 1]: 255 is the
     amplitude of a full-scale sine and 0 is `RANGE_DB` below, linear in decibels.
 
     Rows go down from half the rate to 0 Hz; Hann windows overlap by three quarters.
@@ -134,16 +139,21 @@ def spectrograms(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
     return np.round(shown).astype(np.uint8)[..., ::-1, :, None]
 
 
-def save_wav(path: str | os.PathLike, images: np.ndarray, spec: ImageSpec) -> None:
+def save_wav(path: str | os.PathLike, images: np.ndarray, spec: DataSpec) -> None:
     """Writes sounds [n 1 t 1] one after another as a .wav file, atomically."""
     write_atomic(path, wav_bytes(in_turn(waves(images, spec.levels), spec.rate), spec.rate))
 
 
-def load_sound(path: Path, spec: ImageSpec) -> np.ndarray:
+def load_sound(path: Path, spec: DataSpec) -> np.ndarray:
+    """The beginning of a .wav file as levels, uint8, or as floats where the spec has no levels:
+    [1 t 1]. Raises UserError naming a file that cannot be used."""
     rate, wave = read_wav(path)
     if rate != spec.rate or len(wave) < spec.width:
         raise UserError(
             f"{path} has {len(wave)} samples at {rate} Hz, and the model's sounds have "
             f"{spec.width} at {spec.rate} Hz; resample it, or give a longer one"
         )
-    return mu_law_encode(wave[: spec.width], spec.levels).reshape(spec.shape)
+    wave = wave[: spec.width]
+    if not spec.levels:
+        return np.clip(wave, -1, 1).astype(np.float32).reshape(spec.shape)
+    return mu_law_encode(wave, spec.levels).reshape(spec.shape)

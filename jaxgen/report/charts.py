@@ -2,53 +2,55 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxgen.evaluation.metrics import METRICS
+from jaxgen.model import Metric
 
-TOGETHER: dict[str, tuple[str, dict[str, str]]] = {
-    "losses": ("losses of the two players", {"d_loss": "D", "g_loss": "G"}),
-    "judgements": (
-        "what D holds to be real (probability)",
-        {"d_real": "D(x)", "d_fake": "D(G(z))"},
-    ),
-}
-"""Metrics that are read against each other; every other metric has a chart of its own."""
-
+FACTS = ("step", "split", "skipped")
+"""What a row has beside its metrics."""
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
 _COLOURS = ("#3b7dd8", "#e0732c", "#2e9e6b", "#a05fc4")
 
 
-def curves(rows: Sequence[dict[str, Any]], monitor: str, best: int) -> list[tuple[str, str]]:
-    """(title, SVG) for each group of metrics in the rows of metrics.jsonl, with the step of the
-    best checkpoint marked; the monitor comes first. What is not finite leaves a gap."""
-    names = dict.fromkeys(n for row in rows for n in row if n not in ("step", "split", "skipped"))
+def curves(
+    rows: Sequence[dict[str, Any]], metrics: Mapping[str, Metric], monitor: str, best: int
+) -> list[tuple[str, str]]:
+    """(title, SVG) for each chart of the rows of metrics.jsonl, as `metrics` declare them, with
+    the step of the best checkpoint marked; the monitor comes first. What is not finite leaves a
+    gap, and a metric that is not declared goes by its name."""
+    names = list(dict.fromkeys(n for row in rows for n in row if n not in FACTS))
+    groups = _groups({name: metrics.get(name, Metric(name)) for name in names})
     charts = []
-    groups = sorted(_groups(list(names)), key=lambda group: monitor not in group[1])
-    for title, members in groups:
-        figure, axes = _figure(5.2, 2.9)
-        drawn = [
-            (name, label, split, _series(rows, name, split))
-            for name, label in members.items()
+    for title, group in sorted(groups.items(), key=lambda item: monitor not in item[1]):
+        lines = [
+            (f"{name} {split}".strip(), split, _series(rows, metric, split))
+            for metric, name in group.items()
             for split in ("train", "validation")
         ]
-        drawn = [d for d in drawn if d[3]]
-        for colour, (_, label, split, points) in zip(_COLOURS * len(drawn), drawn, strict=False):
-            mark = "o" if split == "validation" else ""
-            steps, values = zip(*points, strict=True)
-            name = f"{label} {split}".strip()
-            axes.plot(steps, values, color=colour, marker=mark, markersize=3, lw=1.4, label=name)
-        line = "best checkpoint" if monitor in members else "the checkpoint"
-        axes.axvline(best, color=_INK, lw=0.9, ls=":", label=f"{line}, step {best}")
-        axes.set_xlabel("step")
-        _legend(figure)
-        charts.append((title, _svg(figure, title)))
+        line = "best checkpoint" if monitor in group else "the checkpoint"
+        charts.append((title, _chart(title, lines, best, f"{line}, step {best}")))
     return charts
 
 
-def bars(names: Sequence[str], shares: dict[str, Sequence[float]], title: str) -> str:
+def _chart(
+    title: str, lines: list[tuple[str, str, list[tuple[int, float]]]], best: int, mark: str
+) -> str:
+    """The SVG of lines (name, split, points), those that have points."""
+    figure, axes = _figure(5.2, 2.9)
+    drawn = [line for line in lines if line[2]]
+    for colour, (name, split, points) in zip(_COLOURS * len(drawn), drawn, strict=False):
+        steps, values = zip(*points, strict=True)
+        dot = "o" if split == "validation" else ""
+        axes.plot(steps, values, color=colour, marker=dot, markersize=3, lw=1.4, label=name)
+    axes.axvline(best, color=_INK, lw=0.9, ls=":", label=mark)
+    axes.set_xlabel("step")
+    _legend(figure)
+    return _svg(figure, title)
+
+
+def bars(names: Sequence[str], shares: Mapping[str, Sequence[float]], title: str) -> str:
     """An SVG with a group of bars for each name."""
     figure, axes = _figure(5.2, 2.3)
     width = 0.8 / len(shares)
@@ -62,23 +64,18 @@ def bars(names: Sequence[str], shares: dict[str, Sequence[float]], title: str) -
     return _svg(figure, title)
 
 
-def _groups(names: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """(title, {metric: label}) of each chart, in the order of the metrics."""
-    shared = {n: key for key, (_, members) in TOGETHER.items() for n in members if n in names}
-    groups: dict[str, tuple[str, dict[str, str]]] = {}
-    for name in names:
-        if name in shared:
-            title, members = TOGETHER[shared[name]]
-            groups[shared[name]] = title, {n: t for n, t in members.items() if n in names}
-        else:
-            groups[name] = METRICS.get(name, name), {name: ""}
-    return list(groups.values())
+def _groups(metrics: Mapping[str, Metric]) -> dict[str, dict[str, str]]:
+    """The charts by their title, each with its metrics and the names of their curves."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, metric in metrics.items():
+        groups.setdefault(metric.chart or str(metric), {})[name] = metric.curve
+    return groups
 
 
 def _series(rows: Sequence[dict[str, Any]], name: str, split: str) -> list[tuple[int, float]]:
     """The (step, value) of a metric; [] where the split lacks it."""
-    found = [(r["step"], r[name]) for r in rows if r.get("split") == split and name in r]
-    return [(step, float("nan") if value is None else value) for step, value in found]
+    points = [(r["step"], r[name]) for r in rows if r.get("split") == split and name in r]
+    return [(step, float("nan") if value is None else value) for step, value in points]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -1,5 +1,7 @@
 """Scores against closed forms, naive loops and known failures."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from jaxgen.errors import UserError
+from jaxgen.evaluation import features as module
 from jaxgen.evaluation import scores
 from jaxgen.evaluation.features import Features, fit_features
 
@@ -179,6 +182,37 @@ def test_rare_units_do_not_rule(digits):
     assert np.abs(embedded).max() < 1000
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_large_images_are_fitted_in_bounded_memory(labelled, rng, monkeypatch):
+    # Whole, the images would take 11 times as much; 20,000 of 64x64x3 take 5 times a gigabyte.
+    monkeypatch.setattr(module, "MAX_BYTES", 2**24)
+    monkeypatch.setattr(module, "_CHUNK_VALUES", 2**18)
+    monkeypatch.setattr(module, "VISITS", 100)
+    images = rng.integers(0, 256, (3000, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(3000) % 2 if labelled else None
+    examples = 2**24 // (32 * 32 * 3 * (20 if labelled else 16))
+    fit_features(images[:20], None, 256)  # what is imported is not counted
+    tracemalloc.start()
+    fitted = fit_features(images, labels, 256)
+    embedded = fitted.embed(images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (fitted.examples, fitted.head is not None) == (examples, labelled)
+    # The classifier's 0.4 million weights have gradients, moments and copies of their own.
+    assert peak < 1.25 * 2**24 + labelled * 12 * 4 * 32 * 32 * 3 * 128
+    assert embedded.shape[0] == 3000 and np.isfinite(embedded).all()
+
+
+def test_real_numbers_are_features_as_they_are(rng):
+    x = rng.normal(size=(400, 1, 1, 2)).astype(np.float32) * [1, 3]
+    fitted = fit_features(x, None, 0)
+    embedded = fitted.embed(x)
+    np.testing.assert_allclose(np.cov(embedded, rowvar=False), np.eye(2) * 400 / 399, atol=1e-6)
+    assert scores.Reference.of(fitted, x).frechet(x) == pytest.approx(0, abs=1e-9)
+    x[3] = np.nan
+    assert np.isnan(scores.Reference.of(fitted, x[:3]).frechet(x))
+
+
 def test_panel(digits, features, rng):
     (train, _), (test, labels) = digits
     # In stored order the digits come in a pattern, so halves are drawn at random.
@@ -203,6 +237,13 @@ def test_panel(digits, features, rng):
         "FD[mlp128-64/digits] fitted on train 1000 seed=0, reference=test 224 of 224, "
         "samples=223 of 223, floor=train draw of 223, k=5, seed=0"
     )
+
+
+def test_every_score_is_declared(digits, features):
+    (train, _), (test, _) = digits
+    found = scores.panel(features, test, train[:300], train)
+    assert set(found.values) == set(scores.METRICS)
+    assert all(metric.label and metric.better for metric in scores.METRICS.values())
 
 
 def test_panel_without_labels(digits):

@@ -32,7 +32,7 @@ from jaxgen.media.sound import (
     wav_bytes,
     wav_size,
 )
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 TONES_FINGERPRINT = "c85c584a3c0f638c5fc6241dd3a96a282283958ccb6186cd38293e5773d5ad54"
 PCM, FLOAT = 1, 3
@@ -124,7 +124,7 @@ def test_resampling_keeps_a_sine_at_its_pitch(old, new):
 
 
 def test_a_spectrogram_shows_a_sine_at_its_frequency_and_loudness():
-    spec = ImageSpec(1, 2048, 1, 256, rate=4000)
+    spec = DataSpec(1, 2048, 1, 256, rate=4000)
     size, bin_hz = 128, 4000 / 128
     for k, amplitude in [(8, 1.0), (20, 0.1), (50, 0.01)]:
         x = amplitude * np.sin(2 * np.pi * k * bin_hz * np.arange(2048) / 4000)
@@ -140,27 +140,27 @@ def test_a_spectrogram_shows_a_sine_at_its_frequency_and_loudness():
 
 def test_tones_are_what_the_protocol_says():
     data = load(DataConfig(dataset="tones", conditional=True))
-    assert data.spec == ImageSpec(1, 1024, 1, 256, 8, 4000)
+    assert data.spec == DataSpec(1, 1024, 1, 256, 8, 4000)
     assert data.fingerprint == TONES_FINGERPRINT
     assert "1024 samples at 4000 Hz (0.256 s)" in data.protocol
     assert "synthesized: one of 8 pitches, C4 to C5" in data.protocol
     hertz = [261.63, 293.66, 329.63, 349.23, 392.00, 440.00, 493.88, 523.25]
     for split in data.splits.values():
-        assert np.bincount(split.labels).tolist() == [len(split.labels) // 8] * 8
-        x = mu_law_decode(split.images[:160, 0, :, 0])
+        assert np.bincount(split.label).tolist() == [len(split.label) // 8] * 8
+        x = mu_law_decode(split.x[:160, 0, :, 0])
         power = np.abs(np.fft.rfft(x * np.hanning(1024), 2**15)) ** 2
         low = power[:, : int(600 / 4000 * 2**15)]  # the fundamental, of its overtones
         found = low.argmax(1) * 4000 / 2**15
         nearest = np.abs(found[:, None] - hertz).argmin(1)
-        np.testing.assert_array_equal(nearest, split.labels[:160])
-    every = np.concatenate([split.images for split in data.splits.values()])
+        np.testing.assert_array_equal(nearest, split.label[:160])
+    every = np.concatenate([split.x for split in data.splits.values()])
     assert len(np.unique(every.reshape(len(every), -1), axis=0)) == len(every)
     assert data.class_names == tuple(PITCHES)
 
 
 def test_tones_of_another_length_and_rate():
     data = load(DataConfig(dataset="tones", size=300, rate=8000))
-    assert data.spec == ImageSpec(1, 300, 1, 256, 0, 8000)
+    assert data.spec == DataSpec(1, 300, 1, 256, 0, 8000)
     with pytest.raises(UserError, match="--rate of at least 2000; got 1000"):
         load(DataConfig(dataset="tones", rate=1000))
 
@@ -182,16 +182,16 @@ def config(root, **kw):
 
 def test_files_are_cut_and_none_is_in_two_splits(recordings, tmp_path):
     data = load(config(recordings, cache_dir=str(tmp_path / "cache"), conditional=True))
-    assert data.spec == ImageSpec(1, 32, 1, 256, 2, 8000) and data.class_names == ("a", "b")
+    assert data.spec == DataSpec(1, 32, 1, 256, 2, 8000) and data.class_names == ("a", "b")
     assert "32 samples at 8000 Hz (0.004 s)" in data.protocol
     assert "12 files (train 8, validation 2, test 2, divided by seed 0)" in data.protocol
     files = {}
     for name, split in data.splits.items():
-        assert (split.images == split.images[:, :, :1]).all()
-        level = split.images[:, 0, 0, 0].astype(int)
+        assert (split.x == split.x[:, :, :1]).all()
+        level = split.x[:, 0, 0, 0].astype(int)
         files[name] = set(level // 10)
-        np.testing.assert_array_equal(split.labels, level // 10 % 2)
-    clips = np.concatenate([s.images[:, 0, 0, 0] for s in data.splits.values()])
+        np.testing.assert_array_equal(split.label, level // 10 % 2)
+    clips = np.concatenate([s.x[:, 0, 0, 0] for s in data.splits.values()])
     assert sorted(clips) == [10 * f + c for f in range(12) for c in range(2 + f % 3)]
     assert [len(files[name]) for name in ("train", "validation", "test")] == [8, 2, 2]
     assert len(set.union(*files.values())) == 12
@@ -201,7 +201,7 @@ def test_sub_folders_may_be_splits(tmp_path):
     for f, split in enumerate(["train", "train", "validation", "test"]):
         write_levels(tmp_path / "s" / split / f"{f}.wav", np.full(64, f, np.uint8))
     data = load(config(tmp_path / "s", cache_dir=str(tmp_path / "cache")))
-    found = {name: s.images[:, 0, 0, 0].tolist() for name, s in data.splits.items()}
+    found = {name: s.x[:, 0, 0, 0].tolist() for name, s in data.splits.items()}
     assert found == {"train": [0, 0, 1, 1], "validation": [2, 2], "test": [3, 3]}
     assert "divided" not in data.protocol and data.class_names == ()
 
@@ -213,7 +213,7 @@ def test_rates_are_resampled_only_when_asked(recordings, tmp_path):
     with pytest.raises(UserError, match="differ in their rate.*--rate=N"):
         load(config(recordings, cache_dir=str(tmp_path / "cache")))
     data = load(config(recordings, cache_dir=str(tmp_path / "cache"), rate=16000))
-    levels = np.concatenate([s.images for s in data.splits.values()]).reshape(-1, 32)
+    levels = np.concatenate([s.x for s in data.splits.values()]).reshape(-1, 32)
     expected = mu_law_encode(tone.astype(np.float32)).reshape(-1, 32)
     assert data.spec.rate == 16000
     assert all((levels == clip).all(1).any() for clip in expected)
@@ -247,10 +247,12 @@ def test_mistakes_with_sounds_are_told(recordings, tmp_path):
     for f in range(2):
         write_levels(few / f"{f}.wav", np.zeros(64, np.uint8))
     assert "has too few files" in message(few)
-    with pytest.raises(UserError, match="--rate=8000 is of sounds alone"):
-        DataConfig(rate=8000)
+    with pytest.raises(
+        UserError, match="--rate=8000 means nothing to --dataset=digits.*tones or wav"
+    ):
+        load(DataConfig(rate=8000))
     with pytest.raises(UserError, match="height of 1"):
-        ImageSpec(2, 8, rate=8000)
+        DataSpec(2, 8, rate=8000)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +268,7 @@ def trained(tmp_path_factory):
             "train", "--model=vae", "--dataset=wav", f"--data_dir={folder / 'wavs'}", "--size=64",
             f"--cache_dir={folder / 'cache'}", f"--run={folder / 'run'}", "--steps=2",
             "--eval_every=2", "--batch_size=8", "--samples=12", "--vae.hidden", "8",
-            "--vae.latents=2", "--vae.final_k=2", "--vae.likelihood=logistic", "--devices=1",
+            "--vae.latents=2", "--draws=2", "--vae.likelihood=logistic", "--devices=1",
         ])  # fmt: skip
     return folder / "run"
 
@@ -278,7 +280,7 @@ def sounds(file) -> np.ndarray:
 
 
 def test_a_run_leaves_sounds_and_spectrograms(trained):
-    spec = ImageSpec(1, 64, rate=8000)
+    spec = DataSpec(1, 64, rate=8000)
     for name in ("step_0000002", "final"):
         played = sounds(str(trained / "samples" / f"{name}.wav"))
         assert len(played) == 100 * (64 + 800) - 800
@@ -315,7 +317,7 @@ def test_samples_are_written_as_asked(trained, tmp_path, capsys):
 
 
 def test_a_sound_is_loaded_as_the_data_has_it(tmp_path):
-    spec = ImageSpec(1, 32, rate=8000)
+    spec = DataSpec(1, 32, rate=8000)
     levels = np.random.default_rng(0).integers(0, 256, 40).astype(np.uint8)
     path = write_levels(tmp_path / "x.wav", levels)
     np.testing.assert_array_equal(load_images([path], spec)[0, 0, :, 0], levels[:32])
@@ -325,7 +327,7 @@ def test_a_sound_is_loaded_as_the_data_has_it(tmp_path):
 
 
 def test_masks_are_pictures_and_sounds_are_not_compressed_exactly(tmp_path):
-    saved = SimpleNamespace(model=SimpleNamespace(spec=ImageSpec(1, 4, rate=8000)))
+    saved = SimpleNamespace(model=SimpleNamespace(spec=DataSpec(1, 4, rate=8000)))
     Image.fromarray(np.array([[0, 255, 255, 0]], np.uint8)).save(tmp_path / "mask.png")
     found = complete._known(str(tmp_path / "mask.png"), saved)
     np.testing.assert_array_equal(found[0, :, 0], [True, False, False, True])
@@ -334,7 +336,7 @@ def test_masks_are_pictures_and_sounds_are_not_compressed_exactly(tmp_path):
 
 
 def test_scores_look_at_spectrograms(monkeypatch):
-    spec = ImageSpec(1, 256, rate=4000)
+    spec = DataSpec(1, 256, rate=4000)
     clips = np.random.default_rng(0).integers(0, 256, (5, 1, 256, 1)).astype(np.uint8)
     monkeypatch.setattr(kinds, "CHUNK", 2)
     np.testing.assert_array_equal(kinds.scored(clips, spec), spectrograms(clips, spec))
