@@ -19,7 +19,7 @@ from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.runs import saved
 from jaxgen.runs.config import TrainConfig
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 class Preset(NamedTuple):
@@ -28,39 +28,64 @@ class Preset(NamedTuple):
     model: Model
     data: DataConfig
     train: TrainConfig
+    tiny: Model
+    """The same model with as little as it can have of everything, for tests."""
 
 
-_DIGITS = ImageSpec(8, 8, 1, 17)
+_DIGITS = DataSpec(8, 8, 1, 17)
+_TONES = DataSpec(1, 1024, 1, 256, rate=4000)
+_TINY = DataSpec(4, 4, 1, 5, num_classes=3)
+_TINY_SOUND = DataSpec(1, 16, 1, 5, num_classes=3)
 _RNN_RATE = Optimizer(learning_rate=2e-3)
-_TONES = ImageSpec(1, 1024, 1, 256, rate=4000)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 
 
-def _on_digits(model: Model, steps: int) -> Preset:
-    return Preset(model, DataConfig(), TrainConfig(steps=steps, batch_size=50))
+def _on_digits(model: Model, steps: int, tiny: Model, batch_size: int = 50) -> Preset:
+    return Preset(model, DataConfig(), TrainConfig(steps=steps, batch_size=batch_size), tiny)
 
 
 MODELS: dict[str, Preset] = {
-    "pixelcnn": _on_digits(PixelCNN(_DIGITS), 800),
-    "gated": _on_digits(GatedPixelCNN(_DIGITS), 800),
-    "pixelcnnpp": _on_digits(PixelCNNPP(_DIGITS), 1000),
-    "rowlstm": _on_digits(RowLSTM(_DIGITS, optimizer=_RNN_RATE), 800),
-    "diagonal": _on_digits(DiagonalBiLSTM(_DIGITS, optimizer=_RNN_RATE), 800),
-    "pixelsnail": _on_digits(PixelSNAIL(_DIGITS), 1000),
-    "nade": _on_digits(NADE(_DIGITS, features=300), 2000),
-    "made": _on_digits(MADE(_DIGITS, random_orders=8, dropout=0.3), 2500),
+    "pixelcnn": _on_digits(
+        PixelCNN(_DIGITS), 800, PixelCNN(_TINY, features=4, blocks=1, head=4, first_kernel=3)
+    ),
+    "gated": _on_digits(
+        GatedPixelCNN(_DIGITS), 800,
+        GatedPixelCNN(_TINY, features=4, blocks=1, head=4, first_kernel=3),
+    ),
+    "pixelcnnpp": _on_digits(
+        PixelCNNPP(_DIGITS), 1000,
+        # Random mixtures have scales of a thousandth, which magnify the rounding of gradients.
+        PixelCNNPP(_TINY, features=4, blocks=1, scales=1, output="categorical"),
+    ),
+    "rowlstm": _on_digits(
+        RowLSTM(_DIGITS, optimizer=_RNN_RATE), 800,
+        RowLSTM(_TINY, features=4, blocks=1, head=4, first_kernel=3),
+    ),
+    "diagonal": _on_digits(
+        DiagonalBiLSTM(_DIGITS, optimizer=_RNN_RATE), 800,
+        DiagonalBiLSTM(_TINY, features=4, blocks=1, head=4, first_kernel=3),
+    ),
+    "pixelsnail": _on_digits(
+        PixelSNAIL(_DIGITS), 1000,
+        PixelSNAIL(_TINY, features=4, blocks=1, layers=1, head=4, first_kernel=3),
+    ),
+    "nade": _on_digits(NADE(_DIGITS, features=300), 2000, NADE(_TINY, features=4)),
+    "made": _on_digits(
+        MADE(_DIGITS, random_orders=8, dropout=0.3), 2500,
+        MADE(_TINY, hidden=(8, 8), random_orders=8, dropout=0.3),
+    ),
     "wavenet": Preset(
         WaveNet(_TONES, ema=0.99, optimizer=Optimizer(learning_rate=4e-3)),
         DataConfig(dataset="tones"),
         TrainConfig(steps=500, batch_size=8, samples=200),
+        WaveNet(_TINY_SOUND, features=4, skips=4, layers=2, head=4),
     ),
-    "vae": Preset(VAE(_DIGITS), DataConfig(), TrainConfig(steps=3000)),
-    "gan": Preset(
-        GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE),
-        DataConfig(),
-        TrainConfig(steps=3000, batch_size=64),
+    "vae": _on_digits(VAE(_DIGITS), 3000, VAE(_TINY, filters=2, hidden=(8, 8), latents=3), 100),
+    "gan": _on_digits(
+        GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
+        GAN(_TINY, filters=2, hidden=(8, 8), latents=3), 64,
     ),
-}
+}  # fmt: skip
 
 
 def preset(name: str) -> Preset:

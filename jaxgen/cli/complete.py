@@ -2,26 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from jaxgen.cli.command import Command, given_images
+from jaxgen.cli.command import (
+    Command,
+    at_least,
+    check_temperature,
+    given_images,
+    repeated,
+    rows_of,
+)
 from jaxgen.cli.output import progress, write_grid
 from jaxgen.errors import UserError
 from jaxgen.media.kinds import load_images
 from jaxgen.model import Completes
-from jaxgen.parallel import inference
+from jaxgen.parallel.inference import mapped
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 @dataclass(frozen=True)
 class Complete(Command):
-    """Fill in the missing part of images (autoregressive models): a row for each image, the
-    given part first."""
+    """Fill in the missing part of images: a row for each image, the given part first."""
+
+    needs: ClassVar = (Completes,)
+    does: ClassVar = "fill in missing parts"
 
     images: tuple[str, ...] = ()
     """PNG files of the model's size; default: the first images of the test split."""
@@ -38,28 +47,19 @@ class Complete(Command):
     seed: int = 0
     """Names the completions."""
 
-    def __call__(self) -> None:
-        if self.num < 1 or self.count < 1 or not 0 < self.temperature < float("inf"):
-            raise UserError("--num and --count must be at least 1 and --temperature above 0")
-        saved = self.load()
-        model = saved.model
-        if not isinstance(model, Completes):
-            raise UserError(
-                f"{saved.run.name} cannot complete images: use a PixelCNN or one of its family"
-            )
+    def check(self) -> None:
+        at_least(1, num=self.num, count=self.count)
+        check_temperature(self.temperature)
+
+    def act(self, saved: SavedRun) -> None:
+        model, mesh, known = saved.model, make_mesh(), _known(self.mask, saved)
         batch = given_images(saved, self.images, self.count)
-        known = _known(self.mask, saved)
-        given = np.asarray(batch["image"])
-        image = given.repeat(self.num, 0)
-        label = np.repeat(batch["label"], self.num) if "label" in batch else None
-        keep = np.broadcast_to(known, image.shape)
-        mesh, key = make_mesh(), jax.random.key(self.seed)
-        state = put(mesh, WHOLE, saved.state)
-        chunks = inference.completions(
-            model, mesh, key, state, image, keep, label, self.temperature
-        )
-        filled = np.concatenate(list(progress(chunks, len(image))))
-        rows = filled.reshape(len(given), self.num, *model.spec.shape)
+        given, each = np.asarray(batch["x"]), repeated(batch, self.num)
+        each["known"] = np.broadcast_to(known, each["x"].shape)
+        key, state = jax.random.key(self.seed), put(mesh, WHOLE, saved.state)
+        num = len(each["x"])
+        chunks = mapped(model, "complete", mesh, key, state, num, each, self.temperature)
+        rows = rows_of(progress(chunks, num), len(given))
         shown = np.where(known, given, 0)[:, None]
         write_grid(Path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
 
@@ -79,5 +79,5 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
         return known
     if not Path(mask).exists():
         raise UserError(f"--mask={mask}: give {', '.join(halves)}, or a PNG file that exists")
-    grey = ImageSpec(h, w)
+    grey = DataSpec(h, w)
     return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))

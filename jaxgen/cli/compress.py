@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
 
-from jaxgen.cli.command import Command
+from jaxgen.cli.command import Command, data_of
 from jaxgen.cli.output import images_path, write_images, writing
 from jaxgen.compression import codec, file_format
-from jaxgen.data.loading import load
 from jaxgen.data.splits import Split
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
@@ -24,12 +23,15 @@ from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.parallel import inference
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 @dataclass(frozen=True)
 class Compress(Command):
-    """Write images as a file of as many bits as an autoregressive model's NLL; lossless."""
+    """Write images as a file of as many bits as the model's NLL; lossless."""
+
+    needs: ClassVar = (Autoregressive,)
+    does: ClassVar = "write images as a file of as many bits as the NLL, and exactly so"
 
     out: str = "images.jxg"
     """File to write; one that exists is not overwritten."""
@@ -40,28 +42,27 @@ class Compress(Command):
     data_dir: str | None = None
     """Where the data set is now, if it has moved since training."""
 
-    def __call__(self) -> None:
-        path = _new(Path(self.out))
-        saved = self.load()
-        model = _coder(saved)
+    def check(self) -> None:
+        _new(Path(self.out))
+
+    def act(self, saved: SavedRun) -> None:
+        path, model = Path(self.out), saved.model
+        assert isinstance(model, Autoregressive)
         given = self._given(saved)
-        images = np.asarray(given.images)
-        label = given.labels if model.spec.num_classes else None
+        images = np.asarray(given.x)
+        label = given.label if model.spec.num_classes else None
         with _bar(len(images)) as tell:
             data = codec.compress(model, saved.state, images, label, tell)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)
         print(f"{len(images):,} images written to {path}")
-        print(_sizes(saved, Split(images, given.labels), data))
+        print(_sizes(saved, Split.of(images, given.label), data))
 
     def _given(self, saved: SavedRun) -> Split:
         spec = saved.model.spec
         if not self.images:
-            data = saved.run.data
-            if self.data_dir is not None:
-                data = dataclasses.replace(data, data_dir=self.data_dir)
-            return load(data).materialize(self.split)
+            return data_of(self.run, saved, self.data_dir).materialize(self.split)
         if spec.rate:
             raise UserError(
                 "--images: a .wav file holds more than mu-law levels, and could not be given back "
@@ -80,12 +81,15 @@ class Compress(Command):
                     f"{name} has values between the model's {spec.levels} levels and could not be "
                     "given back exactly; reduce it to them first"
                 )
-        return Split(images, None)
+        return Split.of(images, None)
 
 
 @dataclass(frozen=True)
 class Decompress(Command):
     """Get back the images of a file that `jaxgen compress` wrote with the same run."""
+
+    needs: ClassVar = (Autoregressive,)
+    does: ClassVar = "give back the images of a compressed file"
 
     file: str = "images.jxg"
     """The file."""
@@ -93,14 +97,16 @@ class Decompress(Command):
     """FILE.npz: arrays image [n h w c] and label; FILE.png: one grid; else a folder of PNGs. What
     exists is not overwritten."""
 
-    def __call__(self) -> None:
-        saved = self.load()
-        path = _new(images_path(self.out, saved.model.spec))
+    def check(self) -> None:
+        """All is checked with the run at hand."""
+
+    def act(self, saved: SavedRun) -> None:
+        path, model = _new(images_path(self.out, saved.model.spec)), saved.model
+        assert isinstance(model, Autoregressive)
         try:
             data = Path(self.file).read_bytes()
         except OSError as error:
             raise UserError(f"--file={self.file} cannot be read ({error})") from error
-        model = _coder(saved)
         try:
             with _bar(file_format.unpack(data)[0].num) as tell:
                 images, label = codec.decompress(model, saved.state, data, tell)
@@ -109,14 +115,6 @@ class Decompress(Command):
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_images(path, images, label, saved)
-
-
-def _coder(saved: SavedRun) -> Autoregressive:
-    if not isinstance(saved.model, Autoregressive):
-        raise UserError(
-            f"{saved.run.name} has no likelihood by sub-pixel: use a PixelCNN or one of its family"
-        )
-    return saved.model
 
 
 def _new(path: Path) -> Path:
@@ -135,19 +133,19 @@ def _bar(total: int) -> Iterator[Callable[[int], Any]]:
         yield bar.update
 
 
-def _picture(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
+def _picture(image: np.ndarray, spec: DataSpec) -> np.ndarray:
     """One image as bytes, uint8 [h w c], as a PNG holds it."""
     return grid(image[None], spec.levels, pad=0, scale=1)
 
 
 def _sizes(saved: SavedRun, given: Split, data: bytes) -> str:
     """The file's size beside the model's NLL, and beside what general formats make of it."""
-    spec, num = saved.model.spec, len(given.images)
+    spec, num = saved.model.spec, len(given.x)
     mesh = make_mesh()
     state = put(mesh, WHOLE, saved.state)
     batch = saved.run.train.batch_size
     found = inference.per_example(saved.model, mesh, jax.random.key(0), state, given, batch)
-    nats = float(found["nll"].sum())
+    nats = float(found[saved.model.monitor].sum())
     labels = num * np.log2(spec.num_classes) / 8 if spec.num_classes else 0.0
     ideal, size = nats / np.log(2) / 8 + labels, len(data)
     header = codec.header_size(data)
@@ -156,9 +154,9 @@ def _sizes(saved: SavedRun, given: Split, data: bytes) -> str:
     rows += [("NLL", ideal, f"{nats / num:.2f} nats an image" + " and the labels" * bool(labels))]
     if labels:
         rows += [("of it labels", labels, f"log2({spec.num_classes}) bits each")]
-    rows += [("zip", len(zlib.compress(given.images.tobytes(), 9)), "of all images together")]
+    rows += [("zip", len(zlib.compress(given.x.tobytes(), 9)), "of all images together")]
     if spec.channels in (1, 3):
-        pngs = sum(len(png_bytes(_picture(image, spec))) for image in given.images)
+        pngs = sum(len(png_bytes(_picture(image, spec))) for image in given.x)
         rows += [("PNG", pngs, "a file each")]
     unit = 8 / (num * spec.dims)
     return "\n".join(

@@ -1,54 +1,48 @@
 """The command `evaluate`."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from jaxgen.cli.command import Command
-from jaxgen.data.loading import load
+from jaxgen.cli.command import Command, at_least, data_of
 from jaxgen.errors import UserError
+from jaxgen.evaluation.results import final_results
+from jaxgen.evaluation.subject import Subject
+from jaxgen.files import write_json
+from jaxgen.model import Bounds
 from jaxgen.parallel.mesh import make_mesh
+from jaxgen.report import tables
+from jaxgen.runs.saved import SavedRun
 
 
 @dataclass(frozen=True)
 class Evaluate(Command):
     """Measure a run on a whole split of its data set, beside the baselines."""
 
+    does: ClassVar = "measure it on a whole split, beside the baselines"
+
     split: Literal["train", "validation", "test"] = "test"
     """What to measure on."""
     k: int | None = None
-    """VAE: samples of the importance-weighted bound; default: the run's --vae.final_k."""
+    """Draws of the importance-weighted bound, for models that have one; default: the run's
+    --draws."""
     data_dir: str | None = None
     """Where the data set is now, if it has moved since training."""
 
-    def __call__(self) -> None:
-        from jaxgen.evaluation import results
-        from jaxgen.files import write_json
-        from jaxgen.report.finish import table
-
-        saved = self.load()
-        run = saved.run
+    def check(self) -> None:
         if self.k is not None:
-            if self.k < 1 or "final_k" not in {f.name for f in dataclasses.fields(run.model)}:
-                raise UserError(f"--k={self.k}: only a VAE has a bound of k samples, k at least 1")
-            model = dataclasses.replace(run.model, final_k=self.k)  # type: ignore[call-arg]
-            run = dataclasses.replace(run, model=model)
-        if self.data_dir is not None:
-            run = dataclasses.replace(
-                run, data=dataclasses.replace(run.data, data_dir=self.data_dir)
-            )
-        dataset = load(run.data)
-        if dataset.fingerprint != saved.record["dataset"]["fingerprint"]:
-            raise UserError(
-                f"--run={self.run} was trained on other data than {dataset.name} is now "
-                "(the fingerprints differ); give the original with --data_dir"
-            )
-        found = results.final_results(
-            run, dataset, make_mesh(), saved.state, saved.step, Path(self.run), self.split
+            at_least(1, k=self.k)
+
+    def act(self, saved: SavedRun) -> None:
+        if self.k is not None and not isinstance(saved.model, Bounds):
+            raise UserError(f"--k={self.k}: {saved.run.name} has no bound; leave it out")
+        directory, dataset = Path(self.run), data_of(self.run, saved, self.data_dir)
+        subject = Subject.of(
+            saved.run, dataset, make_mesh(), saved.state, saved.step, directory, self.split, self.k
         )
-        print(table(found))
+        measured = final_results(subject)
+        print(tables.text(measured))
         bound = "" if self.k is None else f"_k{self.k}"
-        name = f"results_{self.split}{bound}.json"
-        write_json(Path(self.run) / name, found)
-        print(f"written to {Path(self.run) / name}")
+        path = directory / f"results_{self.split}{bound}.json"
+        write_json(path, measured.to_json())
+        print(f"written to {path}")

@@ -2,21 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.cli.command import Command, check_label
+from jaxgen.cli.command import Command, at_least, check_label, rows_of
 from jaxgen.cli.output import write_grid
 from jaxgen.distributions.normal import interpolate
-from jaxgen.errors import UserError
 from jaxgen.model import Generates
+from jaxgen.parallel.inference import joined, mapped
+from jaxgen.parallel.mesh import WHOLE, make_mesh, put
+from jaxgen.runs.saved import SavedRun
 
 
 @dataclass(frozen=True)
 class Interpolate(Command):
-    """Walk between random latents (VAE, GAN): a grid, one path a row."""
+    """Walk between random latents: a grid, one path a row."""
+
+    needs: ClassVar = (Generates,)
+    does: ClassVar = "walk between latents"
 
     out: str = "interpolation.png"
     """PNG file to write."""
@@ -29,25 +35,28 @@ class Interpolate(Command):
     seed: int = 0
     """Names the latents."""
 
-    def __call__(self) -> None:
-        if self.pairs < 1 or self.steps < 2:
-            raise UserError("--pairs must be at least 1 and --steps at least 2")
-        saved = self.load()
-        model = saved.model
-        if not isinstance(model, Generates):
-            raise UserError(f"{saved.run.name} has no latents to interpolate: use a VAE or a GAN")
-        ends = model.draw_latents(jax.random.key(self.seed), 2 * self.pairs)
-        path = interpolate(ends[: self.pairs], ends[self.pairs :], self.steps)
-        label = _row_labels(model.spec.num_classes, self.label, self.pairs, self.steps)
-        images = jax.jit(model.generate)(saved.state, path.reshape(-1, path.shape[-1]), label)
-        shape = (self.pairs, self.steps, *model.spec.shape)
-        write_grid(Path(self.out), np.asarray(images).reshape(shape), saved)
+    def check(self) -> None:
+        at_least(1, pairs=self.pairs)
+        at_least(2, steps=self.steps)
+
+    def act(self, saved: SavedRun) -> None:
+        model, mesh, key = saved.model, make_mesh(), jax.random.key(self.seed)
+        rows = _row_labels(model.spec.num_classes, self.label, self.pairs)
+        state = put(mesh, WHOLE, saved.state)
+        both = None if rows is None else np.concatenate([rows, rows])
+        ends = joined(model, "draw_latents", mesh, key, state, 2 * self.pairs, {"label": both})
+        a, b = map(jnp.asarray, np.split(ends, 2))
+        path = np.asarray(interpolate(a, b, self.steps))
+        z = path.reshape(-1, path.shape[-1])
+        label = None if rows is None else rows.repeat(self.steps)
+        shown = mapped(model, "decode", mesh, key, state, len(z), {"z": z, "label": label})
+        write_grid(Path(self.out), rows_of(shown, self.pairs), saved)
 
 
-def _row_labels(classes: int, label: int | None, rows: int, steps: int) -> jax.Array | None:
+def _row_labels(classes: int, label: int | None, rows: int) -> np.ndarray | None:
     if label is not None:
         check_label(label, classes)
     if not classes:
         return None
-    by_row = jnp.arange(rows) % classes if label is None else jnp.full(rows, label)
-    return jnp.repeat(by_row, steps)
+    every = np.arange(rows) % classes if label is None else np.full(rows, label)
+    return every.astype(np.int32)

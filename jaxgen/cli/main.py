@@ -1,32 +1,15 @@
-"""The command line: the only file that knows the parser."""
+"""The command line: a command's name to what it does, and its mistakes to a message."""
 
 import sys
 from collections.abc import Sequence
 
-from jaxgen.cli import compress
-from jaxgen.cli.command import Command
-from jaxgen.cli.complete import Complete
+from jaxgen.cli.commands import COMMANDS, OTHERS, usage
 from jaxgen.cli.describe import describe_model, list_models
-from jaxgen.cli.evaluate import Evaluate
-from jaxgen.cli.interpolate import Interpolate
 from jaxgen.cli.parse import parse
 from jaxgen.cli.prepare import prepare
-from jaxgen.cli.reconstruct import Reconstruct
-from jaxgen.cli.sample import Sample
 from jaxgen.cli.train import train
-from jaxgen.cli.usage import USAGE
 from jaxgen.errors import Stopped, UserError
 from jaxgen.parallel.compiling import keep_compiled
-
-COMMANDS: dict[str, type[Command]] = {
-    "sample": Sample,
-    "evaluate": Evaluate,
-    "interpolate": Interpolate,
-    "complete": Complete,
-    "reconstruct": Reconstruct,
-    "compress": compress.Compress,
-    "decompress": compress.Decompress,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,18 +43,19 @@ def _complain(message: str, code: int) -> int:
 
 def _dispatch(argv: list[str]) -> None:
     name, rest = (argv[0], argv[1:]) if argv else ("", [])
-    if name in ("", "-h", "--help", "help"):
-        print(USAGE)
-    elif name == "train":
-        train(rest)
-    elif name == "list":
-        list_models(rest)
-    elif name == "describe":
-        describe_model(rest)
-    elif name == "prepare":
-        prepare(rest)
+    others = {"train": train, "list": list_models, "describe": describe_model, "prepare": prepare}
+    helped = name in ("", "-h", "--help", "help")
+    # Which flags there are depends on the model, which `describe` also takes as its first word.
+    nameless = not any(word.split("=")[0] == "--model" for word in rest) and (
+        name == "train" or (name == "describe" and rest[:1] and rest[0].startswith("-"))
+    )
+    if helped or (nameless and {"-h", "--help"} & set(rest)):
+        print(usage())
+    elif name in others:
+        others[name](rest)
     elif name in COMMANDS:
         parse(COMMANDS[name], rest, f"jaxgen {name}")()
     else:
-        names = ["train", *COMMANDS, "list", "describe", "prepare"]
+        first, *rest = (line.split()[0] for line in OTHERS)
+        names = [first, *COMMANDS, *rest]
         raise UserError(f"unknown command {name!r}; choose from {', '.join(names)}")

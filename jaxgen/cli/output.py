@@ -7,11 +7,11 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
-from jaxgen.media.kinds import picture
-from jaxgen.media.pictures import grid, save_png
+from jaxgen.media.kinds import formats, picture, save_one
+from jaxgen.media.pictures import save_png
 from jaxgen.media.sound import save_wav
 from jaxgen.runs.saved import SavedRun
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def progress(chunks, num: int):
@@ -24,9 +24,9 @@ def progress(chunks, num: int):
             bar.update(len(chunk))
 
 
-def images_path(out: str, spec: ImageSpec) -> Path:
+def images_path(out: str, spec: DataSpec) -> Path:
     """Where `write_images` can write such images to, by its name; else a UserError."""
-    path, ends = Path(out), (".png", ".npz", ".wav") if spec.rate else (".png", ".npz")
+    path, ends = Path(out), formats(spec)
     if path.suffix and path.suffix not in ends:
         listed = f"{', '.join(ends[:-1])} or {ends[-1]}"
         raise UserError(f"--out={path}: give a name that ends in {listed}, or a folder")
@@ -55,10 +55,7 @@ def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved
             if any(path.iterdir()):
                 raise UserError(f"--out={path} is not empty; choose a new folder")
             for i, image in enumerate(images):
-                if spec.rate:
-                    save_wav(path / f"{i:06d}.wav", image[None], spec)
-                else:
-                    save_png(path / f"{i:06d}.png", grid(image[None], spec.levels, pad=0, scale=1))
+                save_one(path / f"{i:06d}", image, spec)
     print(f"{len(images)} images written to {path}")
 
 

@@ -1,7 +1,7 @@
 """Flags to configurations: the only file, beside `prepare`, that knows the parser."""
 
 import dataclasses
-import sys
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -9,31 +9,39 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxgen.cli.usage import USAGE
+from jaxgen.cli.flags import spelling
 from jaxgen.data.config import DataConfig
+from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
-from jaxgen.model import Model
 from jaxgen.registry import MODELS, preset
 from jaxgen.runs.config import Run, TrainConfig
-from jaxgen.spec import ImageSpec
+from jaxgen.spec import DataSpec
 
 
 def parse(kind: Any, argv: Sequence[str], prog: str, description: str | None = None) -> Any:
     return tyro.cli(kind, prog=prog, args=argv, description=description, use_underscores=True)
 
 
-def parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Any]:
+def parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Dataset]:
     """The Run that the flags describe, its directory, and its data set, loaded."""
+    name = model_name(argv)
+    with spelling(type(preset(name).model), name, argv):
+        return _parsed(name, argv, prog)
+
+
+def model_name(argv: Sequence[str]) -> str:
+    """What --model names."""
     name = _peek(argv, "model")
     if name is None:
-        if {"-h", "--help"} & set(argv):
-            print(USAGE)
-            sys.exit(0)
         raise UserError(f"--model is missing; choose from {', '.join(MODELS)}")
+    return name
+
+
+def _parsed(name: str, argv: list[str], prog: str) -> tuple[Run, Path, Dataset]:
     chosen = preset(name)
     flags = _flags_of(type(chosen.model))
-    shown = {f.name: getattr(chosen.model, f.name) for f in dataclasses.fields(chosen.model)}
+    shown = _unchecked(flags, chosen.model)
     what = tyro.conf.arg(help="What to train.")
     where = tyro.conf.arg(
         help="Run directory; the same command on it resumes. Default: runs/MODEL-DATASET."
@@ -43,7 +51,7 @@ def parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Any]:
         [
             ("model", Annotated[Literal[tuple(MODELS)], what], name),
             ("run", Annotated[str | None, where], None),
-            ("net", Annotated[flags, tyro.conf.arg(name=name)], field(default=flags(**shown))),
+            ("net", Annotated[flags, tyro.conf.arg(name=name)], field(default=shown)),
             ("data", Annotated[DataConfig, tyro.conf.arg(name="")], field(default=chosen.data)),
             ("train", Annotated[TrainConfig, tyro.conf.arg(name="")], field(default=chosen.train)),
         ],
@@ -52,8 +60,8 @@ def parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Any]:
     if parsed.model != name:
         raise UserError(f"--model is given twice, as {name} and {parsed.model}; give one")
     dataset = load(parsed.data)
-    values = {name: getattr(parsed.net, name) for name in shown}
-    model = type(chosen.model)(**{**values, "spec": dataset.spec})
+    kind = type(chosen.model)
+    model = kind(spec=dataset.spec, **_built(kind, parsed.net))
     directory = (
         parsed.run or f"runs/{name}-{parsed.data.dataset.replace(':', '-').replace('/', '-')}"
     )
@@ -70,13 +78,41 @@ def _peek(argv: Sequence[str], flag: str) -> str | None:
     return None
 
 
-def _flags_of(cls: type[Model]) -> type:
-    """The model's fields as flags: without `spec`, which comes from the data, and without the
-    checks that need it."""
-    body = {
-        "__annotations__": {"spec": tyro.conf.Suppress[tyro.conf.Fixed[ImageSpec]]},
-        "__post_init__": lambda self: None,
-        "__doc__": cls.__doc__,
-        "__module__": cls.__module__,
+def _flags_of(kind: type) -> type:
+    """A configuration's fields as flags: without a `spec`, which comes from the data, and without
+    checks, those of configurations in it included: `_built` makes them, where an error can be
+    told under the name of its flag."""
+    hints = typing.get_type_hints(kind)
+    body: dict[str, Any] = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
+    annotations: dict[str, Any] = {}
+    for field_ in dataclasses.fields(kind):
+        if field_.name == "spec":
+            annotations["spec"] = tyro.conf.Suppress[tyro.conf.Fixed[DataSpec]]
+        elif _is_config(hints[field_.name]):
+            annotations[field_.name] = _flags_of(hints[field_.name])
+            body[field_.name] = _unchecked(annotations[field_.name], field_.default)
+    body |= {"__annotations__": annotations, "__module__": kind.__module__}
+    return dataclass(frozen=True)(type(kind.__name__, (kind,), body))
+
+
+def _unchecked(flags: type, config: Any) -> Any:
+    """The values of a configuration, as its flags."""
+    hints = typing.get_type_hints(flags)
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    nested = {n: _unchecked(hints[n], v) for n, v in values.items() if _is_config(hints[n])}
+    return flags(**{**values, **nested})
+
+
+def _built(kind: type, flags: Any) -> dict[str, Any]:
+    """The fields of a configuration that flags describe, those that are configurations checked."""
+    hints = typing.get_type_hints(kind)
+    values = {f.name: getattr(flags, f.name) for f in dataclasses.fields(kind)}
+    return {
+        name: hints[name](**_built(hints[name], value)) if _is_config(hints[name]) else value
+        for name, value in values.items()
+        if name != "spec"
     }
-    return dataclass(frozen=True)(type(cls.__name__, (cls,), body))
+
+
+def _is_config(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint is not DataSpec

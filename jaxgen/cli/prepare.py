@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import tyro
 
 from jaxgen.cli.parse import parse
+from jaxgen.data.sources import prepare as sources
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,6 @@ class Prepare:
 
 
 def prepare(argv: list[str]) -> None:
-    from jaxgen.data.sources.prepare import prepare
-
+    """Downloads and prepares the data set that the flags name."""
     asked = parse(Prepare, argv, "jaxgen prepare")
-    print(f"prepared in {prepare(asked.name, asked.data_dir)}")
+    print(f"prepared in {sources.prepare(asked.name, asked.data_dir)}")

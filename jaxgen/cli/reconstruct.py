@@ -2,19 +2,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.cli.command import Command, given_images
+from jaxgen.cli.command import Command, at_least, given_images, repeated
 from jaxgen.cli.output import write_grid
-from jaxgen.errors import UserError
-from jaxgen.model import Reconstructs
+from jaxgen.model import Encodes
+from jaxgen.parallel.inference import joined
+from jaxgen.parallel.mesh import WHOLE, make_mesh, put
+from jaxgen.runs.saved import SavedRun
 
 
 @dataclass(frozen=True)
 class Reconstruct(Command):
-    """Encode images and decode them again (VAE): given above, reconstructed below."""
+    """Encode images and decode them again: given above, reconstructed below."""
+
+    needs: ClassVar = (Encodes,)
+    does: ClassVar = "encode and decode images"
 
     images: tuple[str, ...] = ()
     """PNG files of the model's size; default: the first images of the test split."""
@@ -23,13 +30,15 @@ class Reconstruct(Command):
     out: str = "reconstructions.png"
     """PNG file to write."""
 
-    def __call__(self) -> None:
-        if self.count < 1:
-            raise UserError("--count must be at least 1")
-        saved = self.load()
-        model = saved.model
-        if not isinstance(model, Reconstructs):
-            raise UserError(f"{saved.run.name} cannot reconstruct images: use a VAE")
-        batch = given_images(saved, self.images, self.count)
-        decoded = jax.jit(model.reconstruct)(jax.random.key(0), saved.state, batch)
-        write_grid(Path(self.out), np.stack([batch["image"], decoded]), saved)
+    def check(self) -> None:
+        at_least(1, count=self.count)
+
+    def act(self, saved: SavedRun) -> None:
+        model, mesh, key = saved.model, make_mesh(), jax.random.key(0)
+        given = repeated(given_images(saved, self.images, self.count), 1)
+        num, state = len(given["x"]), put(mesh, WHOLE, saved.state)
+        z = joined(model, "encode", mesh, key, state, num, given)
+        code = {"z": z, "label": given.get("label")}
+        decoded = joined(model, "decode", mesh, key, state, num, code)
+        seen = np.asarray(model.spec.to_float(jnp.asarray(given["x"])))
+        write_grid(Path(self.out), np.stack([seen, decoded]), saved)

@@ -1,20 +1,25 @@
 """The command `sample`."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import numpy as np
 
-from jaxgen.cli.command import Command, check_label
+from jaxgen.cli.command import Command, at_least, check_label, check_temperature
 from jaxgen.cli.output import images_path, progress, write_images
-from jaxgen.errors import UserError
-from jaxgen.parallel import inference
+from jaxgen.model import Samples
+from jaxgen.parallel.inference import mapped
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
+from jaxgen.runs.saved import SavedRun
 
 
 @dataclass(frozen=True)
 class Sample(Command):
     """Draw new images or sounds from a run: a grid, a folder of PNGs or .wav files, or a .npz."""
+
+    needs: ClassVar = (Samples,)
+    does: ClassVar = "draw new data: a grid, a folder of PNGs, .npz (sounds: .wav)"
 
     out: str = "samples.png"
     """FILE.png: one grid, of sounds their spectrograms; FILE.npz: arrays image [n h w c] and
@@ -28,20 +33,21 @@ class Sample(Command):
     seed: int = 0
     """Names the samples; image i depends on (seed, i) alone."""
 
-    def __call__(self) -> None:
-        if self.num < 1 or not 0 < self.temperature < float("inf"):
-            raise UserError("--num must be at least 1 and --temperature above 0")
-        saved = self.load()
-        path = images_path(self.out, saved.model.spec)
-        classes = saved.model.spec.num_classes
-        label = None
+    def check(self) -> None:
+        at_least(1, num=self.num)
+        check_temperature(self.temperature)
+
+    def act(self, saved: SavedRun) -> None:
+        spec = saved.model.spec
+        path, classes, label = images_path(self.out, spec), spec.num_classes, None
         if self.label is not None:
             check_label(self.label, classes)
             label = np.full(self.num, self.label, np.int32)
         mesh = make_mesh()
-        key = jax.random.key(self.seed)
-        state = put(mesh, WHOLE, saved.state)
-        chunks = inference.samples(saved.model, mesh, key, state, self.num, label, self.temperature)
+        chunks = mapped(
+            saved.model, "sample", mesh, jax.random.key(self.seed), put(mesh, WHOLE, saved.state),
+            self.num, {"label": label}, self.temperature,
+        )  # fmt: skip
         images = np.concatenate(list(progress(chunks, self.num)))
         if label is None and classes:
             label = np.arange(self.num, dtype=np.int32) % classes
