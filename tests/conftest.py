@@ -20,9 +20,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 COMPILED_QUICKLY = {
-    "test_steps", "test_precision", "test_autoregressive", "test_codec", "test_wavenet",
+    "test_contract", "test_precision", "test_autoregressive", "test_codec", "test_wavenet",
     "test_sound", "test_pixelcnnpp", "test_pixelsnail", "test_streams",
-    "test_nade", "test_made",
+    "test_nade", "test_made", "test_readme", "test_one_file_one_line", "test_conditions",
+    "test_narrow",
 }  # fmt: skip
 """Modules of tests on small networks, where compiling takes most of the time."""
 
@@ -58,6 +59,7 @@ def random_state():
             values = rng.normal(size=leaf.shape) * (1.5 / fan_in**0.5)
             return jnp.asarray(values if len(leaf.shape) > 1 else np.abs(values), leaf.dtype)
 
-        return jax.tree.map(fill, jax.eval_shape(model.init, jax.random.key(0)))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
+        return jax.tree.map(fill, shapes)
 
     return make

@@ -1,5 +1,6 @@
 """The benchmarks run, and PyTorch's side of them computes what ours does."""
 
+import io
 import json
 import subprocess
 import sys
@@ -61,17 +62,57 @@ def test_help(name: str) -> None:
 
 @pytest.mark.slow
 def test_all_of_them_in_one_command(tmp_path: Path) -> None:
-    before = (ROOT / "README.md").read_text()
+    before = (ROOT / "benchmarks" / "RESULTS.md").read_text()
     printed = bench("benchmarks/run.py", "--quick", f"--out={tmp_path}")
     for name in QUICK:
         check(name, tmp_path, printed)
     assert "| task | ours |" in printed
-    assert (ROOT / "README.md").read_text() == before
+    assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == before
 
 
-def test_readme_shows_the_results() -> None:
-    bench("benchmarks/run.py", "--check-readme")
-    bench("benchmarks/autoregressive.py", "--check-readme")
+@pytest.mark.parametrize("name", ["digits", "autoregressive", "run"])
+def test_pages_show_the_results(name: str) -> None:
+    bench(f"benchmarks/{name}.py", "--check")
+
+
+def test_another_table_is_not_let_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pages
+
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- a:begin -->\n<!-- a:end -->\nbelow <!-- b:begin -->\n")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    pages.write(page, "a", "| 1 |")
+    text = "above\n<!-- a:begin -->\n| 1 |\n<!-- a:end -->\nbelow <!-- b:begin -->\n"
+    assert page.read_text() == text
+    pages.check(page, "a", "| 1 |", "")
+    with pytest.raises(SystemExit, match="page.md shows another table: this writes it"):
+        pages.check(page, "a", "| 2 |", "this")
+    assert page.read_text() == text
+
+
+def test_front_picture() -> None:
+    """Every image is where it belongs, dark on light and without interpolation."""
+    import front_picture
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    sheets = {
+        name: rng.integers(17, size=(front_picture.NUM, 8, 8, 1)) for name in ("a\nb", "c\nd")
+    }
+    png = front_picture.picture(sheets, 17)
+    assert len(png) < 100_000
+    shown = np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int)
+    scale, gap = front_picture.SCALE, front_picture.GAP
+    high, wide = front_picture.ROWS * 10 * scale, front_picture.COLUMNS * 10 * scale
+    for i, images in enumerate(sheets.values()):
+        left = gap + i * (wide + gap)
+        middles = shown[-gap - high : -gap, left : left + wide][
+            scale // 2 :: scale, scale // 2 :: scale
+        ]
+        last = middles[-9:-1, -9:-1]
+        np.testing.assert_allclose(last, 255 - images[-1, ..., 0] * 255 / 16, atol=3)
+    committed = (ROOT / "benchmarks" / "results" / "samples.png").read_bytes()
+    assert committed.startswith(b"\x89PNG") and len(committed) < 100_000
 
 
 def test_without_pytorch_the_peer_says_why(tmp_path: Path) -> None:
@@ -144,7 +185,7 @@ def test_pixelcnn_peer(kind: str, kernel: int, random_state) -> None:
     import train_step
 
     model = train_step.pixelcnn(kernel, features=5, head=6, blocks=2)
-    params = random_state(model).ema
+    params = random_state(model).ema["params"]
     (net,) = peers.networks(kind, model)
     ours = [params["first"], *(params[f"stack_{i}"]["causal"] for i in range(2))]
     ours += [params["hidden"], params["out"]]
@@ -158,7 +199,7 @@ def test_pixelcnn_peer(kind: str, kernel: int, random_state) -> None:
     assert peers.live_parameters(net) == train_step.live_parameters(model)
 
     images = images_of(model, 3)
-    expected = model.eval_step(None, random_state(model), {"image": jnp.asarray(images)})["nll"]
+    expected = model.eval_step(None, random_state(model), {"x": jnp.asarray(images)})["nll"]
     x = to_torch(np.asarray(model.spec.to_float(images))).requires_grad_()
     nll = peers.pixelcnn_loss(net, x).detach()
     np.testing.assert_allclose(float(nll), float(expected.mean()), rtol=1e-5)
@@ -180,17 +221,17 @@ def test_vae_peer(random_state) -> None:
     names = ("encoder_layers_0", "posterior", "decoder_layers_0", "out")
     layers = (net.encoder[0], net.encoder[2], net.decoder[0], net.decoder[2])
     for layer, name in zip(layers, names, strict=True):
-        fill_dense(layer, state.ema[name])
+        fill_dense(layer, state.ema["params"][name])
     assert peers.live_parameters(net) == train_step.live_parameters(model)
 
     images = images_of(model, 4)
-    batch = {"image": jnp.asarray(images), "index": jnp.arange(4)}
-    expected = model.encode(state.ema, batch)
+    batch = {"x": jnp.asarray(images), "index": jnp.arange(4)}
+    expected = model.posterior(state.ema, batch)
     found = net.encode(to_torch(np.asarray(model.spec.to_float(images))))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a.detach(), b, rtol=1e-4, atol=1e-4)
     z = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
-    decoded = model.decode(state.ema, jnp.asarray(z))[..., 0].reshape(4, -1)
+    decoded = model.parameters(state.ema, jnp.asarray(z))[..., 0].reshape(4, -1)
     np.testing.assert_allclose(
         net.decoder(torch.from_numpy(z)).detach(), decoded, rtol=1e-4, atol=1e-4
     )
@@ -215,7 +256,8 @@ def test_dcgan_peer(random_state) -> None:
         fill(g[at + 2].weight, torch_conv(values[f"ConvTranspose_{i}"]["kernel"]))
     fill(g[10].bias, values["ConvTranspose_2"]["bias"])
     z = np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)
-    expected, _ = model.generator(state.g, values, jnp.asarray(z), None, None)
+    network = model.generator(train=True)
+    expected, _ = network.apply(state.g.variables, jnp.asarray(z), None, mutable=["batch_stats"])
     found = g(torch.from_numpy(z)).permute(0, 2, 3, 1).detach()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -229,7 +271,8 @@ def test_dcgan_peer(random_state) -> None:
     dense = np.asarray(values["Dense_0"]["kernel"]).reshape(4, 4, 8, 1).transpose(3, 2, 0, 1)
     fill(d[9].weight, dense.reshape(1, -1)), fill(d[9].bias, values["Dense_0"]["bias"])
     images = np.asarray(model.spec.to_float(images_of(model, 6)))
-    expected, _ = model.discriminator(state.d, values, jnp.asarray(images), None, None)
+    network = model.discriminator(train=True)
+    expected, _ = network.apply(state.d.variables, images, None, mutable=["batch_stats"])
     found = d(to_torch(images))[:, 0].detach()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The figures that the README shows, trained anew: minutes. Run with `pytest -m slow -n 0`."""
+"""The figures that benchmarks/RESULTS.md shows, trained anew. Run with `pytest -m slow -n 0`."""
 
 import json
 import os
@@ -56,8 +56,8 @@ def test_burda_vae_reaches_97_nats_on_static_mnist(tmp_path: Path) -> None:
     data = os.environ.get("TFDS_DATA_DIR")
     if not data:
         pytest.skip("set TFDS_DATA_DIR to a directory with binarized_mnist in array_record form")
-    readme = (ROOT / "README.md").read_text().replace("\\\n", "")
-    command = next(line for line in readme.splitlines() if "--vae.latents=50" in line)
+    page = (ROOT / "benchmarks" / "RESULTS.md").read_text().replace("\\\n", "")
+    command = next(line for line in page.splitlines() if "--vae.latents=50" in line)
     flags = command.split("train.py")[1].split()
     flags = [f for f in flags if not f.startswith(("--data_dir", "--run"))]
     found = results(tmp_path, *flags, f"--data_dir={data}")

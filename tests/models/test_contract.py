@@ -1,0 +1,137 @@
+"""One step, run in every way there is, for every model of the registry: always the same result."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import contract
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from contract import STEPS, run
+from tiny import BATCH, SPEC, TINY, close, dataset_of
+
+from jaxgen.model import Metric, Model
+from jaxgen.models.autoregressive.base import Autoregressive
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.parallel.mesh import make_mesh, on_every_device
+from jaxgen.runs.state import start
+from jaxgen.spec import DataSpec
+from jaxgen.training import feed
+from jaxgen.training.feed import Feed
+from jaxgen.training.steps import compile_steps
+
+SMALL = {
+    **TINY,
+    "gan, two discriminator steps": dataclasses.replace(
+        TINY["gan"], architecture="mlp", hidden=(6,), d_steps=2, d_norm="none", r1=0.5
+    ),
+    "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
+}
+
+AUTOREGRESSIVE = {n for n, model in TINY.items() if isinstance(model, Autoregressive)}
+SHARE = AUTOREGRESSIVE - {"pixelcnn", "made"}
+"""They share PixelCNN's train step, to the letter."""
+SLOW = SHARE | {"vae, in two parts", "gan, two discriminator steps"}
+"""Only the first two tests are not slow for these."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SMALL],
+)
+def model(request):
+    return SMALL[request.param]
+
+
+@pytest.fixture(autouse=True)
+def compiled_in_full(request, compiled_quickly):
+    """Sums in parts round by more without the usual optimizations."""
+    if "in two parts" not in request.node.name:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_four_ways_to_run_a_step_agree(name, random_state):
+    contract.four_ways_to_run_a_step_agree(SMALL[name], random_state)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_it_measures_is_declared(name, random_state):
+    contract.what_it_measures_is_declared(SMALL[name], random_state)
+
+
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+def test_contract(check, model, random_state):
+    check(model, random_state)
+
+
+def test_streamed_batches_equal_resident_ones(random_state, monkeypatch):
+    state = random_state(SMALL["vae"])
+    resident, metrics, _ = run(SMALL["vae"], state, 2)
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
+    streamed, streamed_metrics, _ = run(SMALL["vae"], state, 2)
+    close((streamed, streamed_metrics), (resident, metrics), atol=1e-6)
+    # Chunks that hold fewer steps than were asked for bound the memory.
+    monkeypatch.setattr(feed, "STREAM_BYTES", 2 * BATCH * (SPEC.dims + 4))  # and labels
+    assert Feed(dataset_of(), 0, BATCH, make_mesh(2), STEPS).capacity == 2
+    short, short_metrics, _ = run(SMALL["vae"], state, 2, ((0, 2), (2, 1)))
+    close((short, short_metrics), (resident, metrics), atol=1e-6)
+
+
+@flax.struct.dataclass
+class _FakeState:
+    params: jax.Array
+    stats: jax.Array
+
+
+@dataclass(frozen=True)
+class _Fake(Model[_FakeState]):
+    """Counts its steps, and is poisoned at those whose key draws below 0.4."""
+
+    spec: DataSpec = SPEC
+    metrics: ClassVar = {"loss": Metric("loss")}
+    monitor: ClassVar = "loss"
+
+    def init(self, key, batch):
+        return _FakeState(jnp.zeros(3), jnp.zeros(()))
+
+    def train_step(self, key, state, batch, step, axis_name=None):
+        bad = jnp.where(jax.random.uniform(key) < 0.4, jnp.nan, 0.0)
+        return _FakeState(state.params + 1 + bad, state.stats + 1), {"loss": state.stats + bad}
+
+    eval_step = train_step
+
+
+def test_a_step_that_is_not_finite_is_not_applied():
+    model, mesh, num = _Fake(), make_mesh(2), 12
+    feed = Feed(dataset_of(), 0, BATCH, mesh, num)
+    key = jax.random.key(11)
+    draws = [jax.random.uniform(jax.random.fold_in(jax.random.key(11), t)) for t in range(num)]
+    good = np.array(draws) >= 0.4
+    assert 3 < good.sum() < 10
+    progress = on_every_device(mesh, start, model.init(jax.random.key(0), {}))
+    compiled = compile_steps(model, feed, mesh)
+    progress, metrics = compiled(progress, key, feed.chunk(0, num), jnp.int32(num))
+    np.testing.assert_array_equal(metrics["applied"], good)
+    np.testing.assert_array_equal(progress.state.params, np.full(3, good.sum()))
+    assert float(progress.state.stats) == good.sum()
+    assert int(progress.step) == num and int(progress.skipped) == (~good).sum()
+    assert int(progress.in_a_row) == good[::-1].argmax()
+
+
+def test_a_state_that_is_not_finite_is_told(random_state):
+    inf = Optimizer("adam", float("inf"))
+    model = dataclasses.replace(SMALL["vae"], optimizer=inf)
+    feed = Feed(dataset_of(), 0, BATCH, make_mesh(1), 1)
+    for chosen, sound in ((model, False), (SMALL["vae"], True)):
+        progress = on_every_device(make_mesh(1), start, random_state(chosen))
+        run = compile_steps(chosen, feed, make_mesh(1))
+        _, metrics = run(progress, jax.random.key(0), feed.chunk(0, 1), jnp.int32(1))
+        assert bool(metrics["sound"]) == sound

@@ -1,0 +1,65 @@
+"""Tiny models and data that many tests share."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.data.dataset import Dataset
+from jaxgen.data.splits import Split
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.registry import MODELS
+from jaxgen.spec import DataSpec
+
+SPEC = DataSpec(4, 4, 1, 5, 3)
+BATCH = 8
+
+
+def with_sgd(model, rate=0.02):
+    """The model with SGD of momentum in place of each of its optimizers: Adam divides by gradients
+    that may be rounding alone."""
+    fields = [f.name for f in dataclasses.fields(model)]
+    own = {
+        n: Optimizer("sgd", rate, b1=0.9) for n in fields if type(getattr(model, n)) is Optimizer
+    }
+    return dataclasses.replace(model, **own)
+
+
+# PixelCNN++'s gradients are large where its parameters are random.
+RATES = {"pixelcnnpp": 0.0005}
+TINY = {name: with_sgd(preset.tiny, RATES.get(name, 0.02)) for name, preset in MODELS.items()}
+"""The tiny model of every preset, trained by SGD."""
+
+
+def dataset_of(spec=SPEC, num=40):
+    """A data set of random data and labels, the same in each split."""
+    rng = np.random.default_rng(0)
+    if spec.levels:
+        x = rng.integers(spec.levels, size=(num, *spec.shape)).astype(np.uint8)
+    else:
+        x = rng.uniform(-1, 1, (num, *spec.shape)).astype(np.float32)
+    label = rng.integers(spec.num_classes or 3, size=num).astype(np.int32)
+    more = {}
+    if spec.source is not None:
+        size = (num, *spec.source.shape)
+        more["source"] = rng.integers(spec.source.levels, size=size).astype(np.uint8)
+    splits = dict.fromkeys(("train", "validation", "test"), Split.of(x, label, **more))
+    return Dataset("random", spec, splits, tuple("abc"), "", "random data")
+
+
+def batch_of(num, spec=SPEC):
+    """The first examples of that data set."""
+    columns = dataset_of(spec, max(num, 40)).splits["train"].columns
+    return {**{n: jnp.asarray(x[:num]) for n, x in columns.items()}, "index": jnp.arange(num)}
+
+
+def close(a, b, atol=1e-5):
+    """To rounding: an entry that is a difference of large ones carries their last bits."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+
+    def check(a, b):
+        largest = float(np.abs(np.asarray(b, np.float64)).max())
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol + 2.0**-23 * largest)
+
+    jax.tree.map(check, a, b)
