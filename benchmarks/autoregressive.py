@@ -1,7 +1,7 @@
 """The autoregressive family in one table: every model, four data sets, one protocol.
 
     python benchmarks/autoregressive.py [--tasks digits …] [--models pixelcnn …] [--seeds 0 1 2]
-    python benchmarks/autoregressive.py --table   # writes README's table from the rows there are
+    python benchmarks/autoregressive.py --table   # writes RESULTS.md's table of the rows there are
 
 A row is `python train.py --model=MODEL FLAGS --seed=SEED` without its final report: the preset
 trained by the trainer, the checkpoint chosen on validation, the NLL of the whole test split. Rows
@@ -16,29 +16,26 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import common
-import jax
 import numpy as np
+import pages
 import sampling
-from common import RESULTS, ROOT
+from common import RESULTS
 
 import jaxgen
 from jaxgen.evaluation.baselines import fit_baselines
 from jaxgen.evaluation.describe import parameters
 from jaxgen.models.autoregressive.base import Autoregressive
-from jaxgen.parallel.mesh import on_every_device
+from jaxgen.parallel.inference import mean_and_error
 from jaxgen.runs.checkpoint import Checkpoints
-from jaxgen.runs.state import keys_of, start
+from jaxgen.runs.state import keys_of, shapes
 from jaxgen.training.trainer import Trainer, mesh_of
 
-README = ROOT / "README.md"
-BEGIN, END = "<!-- autoregressive:begin -->", "<!-- autoregressive:end -->"
 IMAGES = 64
 """Sampled at once."""
 
@@ -139,16 +136,15 @@ def train(run: Any, dataset: Any) -> tuple[Any, int, dict[str, float]]:
             "train_s": time.perf_counter() - began,
             "train_processor_s": time.process_time() - before,
         }
-        fresh = jax.eval_shape(lambda: start(run.model.init(jax.random.key(0))))
         with Checkpoints(Path(directory) / "checkpoints", read_only=True) as checkpoints:
-            progress, step = checkpoints.restore(fresh, "best")
+            progress, step = checkpoints.restore(shapes(run.model), "best")
         return progress.state, step, seconds
 
 
 def sampling_seconds(model: Any) -> dict[str, float]:
     """Of a batch by the cached sampler, and by the naive one, extrapolated; before training, which
     changes no time."""
-    state = on_every_device(jaxgen.make_mesh(1), model.init, jax.random.key(0))
+    state = common.fresh(model)
     cached = common.block(sampling.sampler(model, "cached", state, IMAGES), 0.5)
     few = common.block(sampling.naive_pass(model, state, IMAGES), 0.5)
     each = common.alternate({"cached": cached, "naive": few}, 3)
@@ -169,7 +165,7 @@ def measure(name: str, key: str, seed: int, asked: Any) -> dict[str, Any]:
     test = dataset.materialize("test")
     size = run.train.batch_size
     values = jaxgen.per_example(run.model, mesh, keys_of(seed).evaluate, state, test, size)
-    found = jaxgen.mean_and_error(values)
+    found = mean_and_error(values)
     row = {
         "task": key,
         "model": name,
@@ -178,7 +174,7 @@ def measure(name: str, key: str, seed: int, asked: Any) -> dict[str, Any]:
         "nats": found["nll"],
         "nats_se": found["nll_se"],
         "bits_per_dim": float(jaxgen.bits_per_dim(np.float64(found["nll"]), run.model.spec.dims)),
-        "images": len(test.images),
+        "images": len(test.x),
         "parameters": parameters(state),
         "steps": run.train.steps,
         "batch_size": size,
@@ -197,10 +193,10 @@ def baselines(key: str, asked: Any) -> list[dict[str, Any]]:
     task = TASKS[key]
     run, dataset = run_of(asked.models[0], task, 0, asked.data_dir)
     train, validation, test = map(dataset.materialize, ("train", "validation", "test"))
-    fitted = fit_baselines(train.images, validation.images, run.model.spec.levels)
+    fitted = fit_baselines(train.x, validation.x, run.model.spec.levels)
     rows = []
-    for name, nats in fitted.nll(np.asarray(test.images)).items():
-        found = jaxgen.mean_and_error({"nll": nats})
+    for name, nats in fitted.nll(np.asarray(test.x)).items():
+        found = mean_and_error({"nll": nats})
         bits = float(jaxgen.bits_per_dim(np.float64(found["nll"]), run.model.spec.dims))
         rows.append(
             {
@@ -257,13 +253,6 @@ def _line(task: str, name: str, rows: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def rewritten(readme: str, result: dict[str, Any]) -> str:
-    """README with the table of these results."""
-    before, rest = readme.split(BEGIN)
-    lines = [*markdown(result["rows"]), "", f"Measured on {common.named(result['machine'])}."]
-    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
@@ -273,14 +262,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "autoregressive.json")
     parser.add_argument("--again", action="store_true", help="also rows that are there already")
     parser.add_argument("--times", action="store_true", help="sampling times of rows there are")
-    parser.add_argument("--table", action="store_true", help="run nothing, write README's table")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the table")
     parser.add_argument(
-        "--check-readme", action="store_true", help="run nothing; exit with 1 if it shows another"
+        "--check", action="store_true", help="run nothing; exit with 1 if RESULTS.md shows another"
     )
     asked = parser.parse_args()
     result = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": []}
     rows = {(r["task"], r["model"], r["seed"]): r for r in result["rows"]}
-    for key in [] if asked.table or asked.check_readme else asked.tasks:
+    for key in [] if asked.table or asked.check else asked.tasks:
         if asked.again or (key, "mixture", 0) not in rows:
             rows |= {(key, row["model"], 0): row for row in baselines(key, asked)}
         for name in asked.models:
@@ -295,12 +284,14 @@ def main() -> None:
                     continue
                 result = {"machine": common.machine(), "rows": list(rows.values())}
                 common.write(asked.out, result)
-    print("\n".join(markdown(result["rows"])))
-    readme = README.read_text()
-    if asked.check_readme and rewritten(readme, result) != readme:
-        sys.exit("README.md shows another table: benchmarks/autoregressive.py --table writes it")
-    if asked.table:
-        README.write_text(rewritten(readme, result))
+    lines = [*markdown(result["rows"]), "", f"Measured on {common.named(result['machine'])}."]
+    table = "\n".join(lines)
+    print(table)
+    if asked.check:
+        script = "python benchmarks/autoregressive.py --table"
+        pages.check(pages.RESULTS_PAGE, "autoregressive", table, script)
+    elif asked.table:
+        pages.write(pages.RESULTS_PAGE, "autoregressive", table)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What the benchmarks share: the machine and its limits, alternation, tables, files and plots."""
 
 import argparse
+import dataclasses
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,13 +21,12 @@ import numpy as np
 import jaxgen
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import Split
-from jaxgen.evaluation.describe import in_one_piece
 from jaxgen.files import write_atomic
-from jaxgen.parallel.mesh import on_every_device
+from jaxgen.parallel.mesh import make_mesh, on_every_device
 from jaxgen.runs.environment import environment
 from jaxgen.runs.state import start
 from jaxgen.training import steps
-from jaxgen.training.feed import Feed
+from jaxgen.training.feed import Feed, first_examples
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -109,38 +110,53 @@ def copy(quick: bool) -> tuple[Run, float]:
 
 
 def flops(function: Callable[..., Any], *args: Any) -> float:
-    """XLA's count for one call.
+    """XLA's count for one call, on arguments of these shapes.
 
-    Of the program before it is optimized: the calls into libraries that a compiled program for
-    CPU is made of count as nothing.
+    Of the program for a CPU, whatever the device: those of accelerators count nothing. And of the
+    program before it is optimized: the calls into libraries that a compiled one is made of count
+    as nothing.
     """
-    cost = jax.jit(function).lower(*args).cost_analysis() or {}
-    return float(cost.get("flops", float("nan")))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return float(jax.jit(function).lower(*shapes).cost_analysis()["flops"])
 
 
-def batch_shapes(model: jaxgen.Model, num: int) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        "image": jax.ShapeDtypeStruct((num, *model.spec.shape), jnp.uint8),
-        "index": jax.ShapeDtypeStruct((num,), jnp.int32),
-    }
+def state_shapes(model: jaxgen.Model) -> Any:
+    """The shapes of a model's state."""
+    return jax.eval_shape(model.init, jax.random.key(0), model.spec.shapes(1))
+
+
+def fresh(model: jaxgen.Model) -> Any:
+    """A model's first state, on one device."""
+    return on_every_device(make_mesh(1), model.init, jax.random.key(0), model.spec.example(1))
+
+
+def in_one_piece(model: Any) -> Any:
+    """The model whose step has no loops over parts of a batch or of the network, of which XLA
+    counts one pass alone. It costs the same but for what `remat` computes again."""
+    wanted = {"accumulate": 1, "remat": False}
+    return dataclasses.replace(model, **{k: v for k, v in wanted.items() if hasattr(model, k)})
 
 
 def step_flops(model: jaxgen.Model, batch: int) -> float:
-    key = jax.random.key(0)
-    state = jax.eval_shape(model.init, key)
-    return flops(
-        in_one_piece(model).train_step, key, state, batch_shapes(model, batch * model.minibatches)
-    )
+    """Of a train step."""
+    batches = model.spec.shapes(batch * model.minibatches)
+    step = jax.ShapeDtypeStruct((), np.int32)
+    one = in_one_piece(model)
+    return flops(one.train_step, jax.random.key(0), state_shapes(model), batches, step)
 
 
 # What is measured.
 
 
-def synthetic(spec: jaxgen.ImageSpec, num: int) -> Dataset:
+def synthetic(spec: jaxgen.DataSpec, num: int) -> Dataset:
     """Random images of the spec's shape and levels, the train split alone."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(spec.levels, size=(num, *spec.shape), dtype=np.uint8)
-    return Dataset("synthetic", spec, {"train": Split(images, None)}, (), "", "random images")
+    rng, shape = np.random.default_rng(0), (num, *spec.shape)
+    if spec.levels:
+        images = rng.integers(spec.levels, size=shape, dtype=np.uint8)
+    else:
+        images = rng.uniform(-1, 1, shape).astype(np.float32)
+    return Dataset("synthetic", spec, {"train": Split.of(images, None)}, (), "", "random images")
 
 
 def steps_of(model: jaxgen.Model, dataset: Dataset, mesh: Any, batch: int) -> Run:
@@ -148,17 +164,19 @@ def steps_of(model: jaxgen.Model, dataset: Dataset, mesh: Any, batch: int) -> Ru
 
     The returned function gives back the state that it has reached.
     """
-    feed = Feed(dataset, 0, batch * model.minibatches, mesh, CAPACITY)
+    examples = batch * model.minibatches
+    feed = Feed(dataset, 0, examples, mesh, CAPACITY)
     run = steps.compile_steps(model, feed, mesh)
-    init = lambda key: start(model.init(key))  # noqa: E731
-    progress, done = on_every_device(mesh, init, jax.random.key(0)), 0
+    init = lambda key, batch: start(model.init(key, batch))  # noqa: E731
+    first_batch = first_examples(dataset, 0, batch)
+    progress, done = on_every_device(mesh, init, jax.random.key(0), first_batch), 0
     key = jax.random.key(1)
 
     def advance(count: int) -> Any:
         nonlocal progress, done
         for first in range(0, count, CAPACITY):
             some = min(CAPACITY, count - first)
-            progress, _ = run(progress, key, feed.chunk(done, some), np.int32(some))
+            progress, _ = run(progress, key, feed.chunk(done * examples, some), np.int32(some))
             done += some
         return jax.block_until_ready(progress).state
 
@@ -215,7 +233,7 @@ def share(work: float, times: Mapping[str, Sequence[float]], limit: str, unit: f
 def target(
     task: str, ours: str, peer: str, found: Mapping[str, float] | None, need: str = ""
 ) -> dict[str, Any]:
-    """One row of the README's table; `need` is ">= 1.25" or "<= 8", "" where nothing is asked."""
+    """One row of RESULTS.md's table; `need` is ">= 1.25" or "<= 8", "" where nothing is asked."""
     row: dict[str, Any] = {"task": task, "ours": ours, "peer": peer, "ratio": found, "target": need}
     if need and found is not None:
         sign, bound = need.split()
@@ -281,9 +299,9 @@ def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Floats at five digits, through lists and mappings."""
+    """Floats at five digits, through lists and mappings; JSON has no number that is not finite."""
     if isinstance(value, float):
-        return float(f"{value:.5g}")
+        return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {k: _short(v) for k, v in value.items()}
     return [_short(v) for v in value] if isinstance(value, list | tuple) else value
@@ -291,7 +309,7 @@ def _short(value: Any) -> Any:
 
 def write(out: Path, result: Mapping[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, (json.dumps(_short(result), indent=2) + "\n").encode())
+    write_atomic(out, (json.dumps(_short(result), indent=2, allow_nan=False) + "\n").encode())
 
 
 def finish(

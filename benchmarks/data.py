@@ -25,10 +25,10 @@ import numpy as np
 import jaxgen
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import Split
-from jaxgen.parallel.mesh import WHOLE, data_parallel
+from jaxgen.parallel.mesh import WHOLE, data_parallel, make_mesh
 from jaxgen.training import feed as feed_module
 
-SPEC, BATCH = jaxgen.ImageSpec(28, 28, 1, 2), 128
+SPEC, BATCH = jaxgen.DataSpec(28, 28, 1, 2), 128
 GROWTH = (1, 10, 100)
 MODES = ("resident", "streamed")
 COPY = "copy"
@@ -46,7 +46,7 @@ def mapped(directory: Path, num: int) -> Dataset:
             some[:] = rng.integers(SPEC.levels, size=some.shape, dtype=np.uint8)
         images.flush()
     images = np.load(path, mmap_mode="r")
-    return Dataset("synthetic", SPEC, {"train": Split(images, None)}, (), "", "random images")
+    return Dataset("synthetic", SPEC, {"train": Split.of(images, None)}, (), "", "random images")
 
 
 class Mode:
@@ -64,13 +64,13 @@ class Mode:
 
 def feed_alone(dataset: Dataset, mode: str) -> common.Run:
     """Chunks, and each of their batches gathered and summed; a unit is one image."""
-    mesh, done = jaxgen.make_mesh(1), 0
+    mesh, done = make_mesh(1), 0
     with Mode(mode):
         feed = feed_module.Feed(dataset, 0, BATCH, mesh, common.CAPACITY)
 
     def gather(chunk: Any) -> Any:
         def add(i: Any, total: Any) -> Any:
-            return total + feed.batch(chunk, i)["image"].sum(dtype=jnp.uint32)
+            return total + feed.batch(chunk, i)["x"].sum(dtype=jnp.uint32)
 
         return jax.lax.fori_loop(0, common.CAPACITY, add, jnp.uint32(0))
 
@@ -80,7 +80,7 @@ def feed_alone(dataset: Dataset, mode: str) -> common.Run:
         nonlocal done
         for _ in range(count):
             consume(feed.chunk(done, common.CAPACITY)).block_until_ready()
-            done += common.CAPACITY
+            done += common.CAPACITY * BATCH
 
     return run
 
@@ -88,7 +88,7 @@ def feed_alone(dataset: Dataset, mode: str) -> common.Run:
 def training(dataset: Dataset, mode: str) -> common.Run:
     """Train steps of the VAE; a unit is one chunk of steps."""
     with Mode(mode):
-        steps = common.steps_of(MODEL, dataset, jaxgen.make_mesh(1), BATCH)
+        steps = common.steps_of(MODEL, dataset, make_mesh(1), BATCH)
     return lambda count: steps(count * common.CAPACITY)
 
 

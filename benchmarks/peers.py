@@ -10,7 +10,7 @@ Each peer comes in variants (memory layout, compiled or not), and `train_step.py
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ torch.set_num_threads(os.cpu_count() or 1)
 
 
 class MaskedConv(nn.Conv2d):
-    """`jaxgen.CausalConv` of one group as it is usually written: the whole k x k kernel times a
-    mask. `cropped` keeps the rows that can be live, as ours does."""
+    """`jaxgen.causal.CausalConv` of one group as it is usually written: the whole k x k kernel
+    times a mask. `cropped` keeps the rows that can be live, as ours does."""
 
     def __init__(self, i: int, o: int, kernel: int, kind: str, cropped: bool) -> None:
         reach = kernel // 2
@@ -70,7 +70,7 @@ class VAENet(nn.Module):
 
     def __init__(self, model: jaxgen.VAE) -> None:
         super().__init__()
-        assert model.network == "mlp" and model.dropout == 0 and len(model.hidden) == 1
+        assert model.architecture == "mlp" and model.dropout == 0 and len(model.hidden) == 1
         (hidden,) = model.hidden
         self.encoder = nn.Sequential(
             nn.Linear(model.spec.dims, hidden), nn.ReLU(), nn.Linear(hidden, 2 * model.latents)
@@ -95,7 +95,7 @@ def vae_loss(net: VAENet, x: Tensor) -> Tensor:
 
 def generator(model: jaxgen.GAN) -> nn.Module:
     """Generator of a 32x32 DCGAN: latents [b z] -> images [b c 32 32] in [-1, 1]."""
-    assert model.network == "dcgan" and model.spec.shape[:2] == (32, 32)
+    assert model.convolutional and model.spec.shape[:2] == (32, 32)
     f, channels = model.filters, model.spec.channels
     layers: list[nn.Module] = [nn.Linear(model.latents, 4 * 4 * 4 * f, bias=False)]
     layers += [nn.Unflatten(1, (4 * f, 4, 4)), nn.BatchNorm2d(4 * f), nn.ReLU()]
@@ -145,7 +145,7 @@ def adam(params: list[Tensor], options: Optimizer) -> torch.optim.Adam:
 
 
 class Average:
-    """The warmed-up moving average of `jaxgen.net.average`, over lists of tensors."""
+    """The warmed-up moving average of `jaxgen.optim.net.average`, over lists of tensors."""
 
     def __init__(self, tensors: list[Tensor], decay: float) -> None:
         self.tensors, self.decay, self.step = tensors, decay, 0
@@ -182,13 +182,32 @@ def _steps(step: Callable[[Tensor], None], images: Tensor, size: int) -> Run:
     return run
 
 
-def _autocast(device: torch.device) -> Any:
-    """bfloat16 on an accelerator; on a CPU float32, as ours."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu")
+class How(NamedTuple):
+    """A variant of a peer."""
+
+    form: Any = NCHW
+    mode: str = ""
+    """Of torch.compile: default, reduce-overhead (CUDA graphs), ...; "" = eager."""
+    precision: str = ""
+    """float32 or bfloat16 (autocast); "" = bfloat16 on an accelerator, and on a CPU float32, as
+    ours."""
+
+    def autocast(self, device: torch.device) -> Any:
+        accelerated = device.type != "cpu"
+        enabled = self.precision == "bfloat16" if self.precision else accelerated
+        return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+    def compile(self, function: Any) -> Any:
+        return torch.compile(function, dynamic=False, mode=self.mode) if self.mode else function
+
+    def begin(self) -> None:
+        """Before a step: a graph's outputs of the step before may be overwritten."""
+        if self.mode == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
 
 
 def _likelihood_step(
-    net: nn.Module, loss: Callable[[Any, Tensor], Tensor], model: Any, form: Any, compiled: bool
+    net: nn.Module, loss: Callable[[Any, Tensor], Tensor], model: Any, how: How
 ) -> Callable[[Tensor], None]:
     """The step of a model that is one network and one loss."""
     params = list(net.parameters())
@@ -196,13 +215,14 @@ def _likelihood_step(
     scale = 2.0 / (model.spec.levels - 1)
 
     def value(images: Tensor) -> Tensor:
-        x = (images.float() * scale - 1).contiguous(memory_format=form)
-        with _autocast(images.device):
+        x = (images.float() * scale - 1).contiguous(memory_format=how.form)
+        with how.autocast(images.device):
             return loss(net, x)
 
-    value = torch.compile(value, dynamic=False) if compiled else value
+    value = how.compile(value)
 
     def step(images: Tensor) -> None:
+        how.begin()
         optimizer.zero_grad(set_to_none=True)
         value(images).backward()
         optimizer.step()
@@ -211,16 +231,14 @@ def _likelihood_step(
     return step
 
 
-def _gan_step(
-    g: nn.Module, d: nn.Module, model: jaxgen.GAN, form: Any, compiled: bool
-) -> Callable[[Tensor], None]:
+def _gan_step(g: nn.Module, d: nn.Module, model: jaxgen.GAN, how: How) -> Callable[[Tensor], None]:
     """GAN.train_step: D on real and on fake images, its update, then G through the updated D.
 
     Both players share one forward pass of G, and the generator's turn computes no gradient of
     D's parameters. D's running statistics move in all of its passes here, in ours with the real
     ones alone; nothing in the step reads them.
     """
-    assert model.loss == "nonsaturating" and model.order == "alternating" and model.d_steps == 1
+    assert model.loss == "nonsaturating" and model.updates == "alternating" and model.d_steps == 1
     g_params, d_params = list(g.parameters()), list(d.parameters())
     g_adam, d_adam = adam(g_params, model.g_optimizer), adam(d_params, model.d_optimizer)
     statistics = [b for b in g.buffers() if b.is_floating_point()]
@@ -228,23 +246,22 @@ def _gan_step(
     scale = 2.0 / (model.spec.levels - 1)
 
     def fakes(z: Tensor) -> Tensor:
-        with _autocast(z.device):
+        with how.autocast(z.device):
             return g(z)
 
     def d_loss(images: Tensor, fake: Tensor) -> Tensor:
-        real = (images.float() * scale - 1).contiguous(memory_format=form)
-        with _autocast(images.device):
+        real = (images.float() * scale - 1).contiguous(memory_format=how.form)
+        with how.autocast(images.device):
             return F.softplus(-d(real)).mean() + F.softplus(d(fake)).mean()
 
     def g_loss(fake: Tensor) -> Tensor:
-        with _autocast(fake.device):
+        with how.autocast(fake.device):
             return F.softplus(-d(fake)).mean()
 
-    if compiled:
-        compiles = (torch.compile(f, dynamic=False) for f in (fakes, d_loss, g_loss))
-        fakes, d_loss, g_loss = compiles
+    fakes, d_loss, g_loss = (how.compile(f) for f in (fakes, d_loss, g_loss))
 
     def step(images: Tensor) -> None:
+        how.begin()
         fake = fakes(torch.randn(len(images), model.latents, device=images.device))
         d_adam.zero_grad(set_to_none=True)
         d_loss(images, fake.detach()).backward()
@@ -280,18 +297,19 @@ def sides(
         for compile_it in (False, True) if compiled else (False,):
             name = "compile" if compile_it else "eager"
             name += " channels-last" if form is NHWC else ""
-            found[name] = _side(kind, model, images, batch, device, form, compile_it)
+            how = How(form, "default" if compile_it else "")
+            found[name] = side(kind, model, images, batch, device, how)
     return found
 
 
-def _side(
-    kind: str, model: Any, images: np.ndarray, batch: int, device: str, form: Any, compiled: bool
-) -> Run:
+def side(kind: str, model: Any, images: np.ndarray, batch: int, device: str, how: How) -> Run:
+    """The train steps of one variant of a peer."""
+    form = how.form
     nets = tuple(n.to(device).to(memory_format=form) for n in networks(kind, model))
     data = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=form)
     if kind == "dcgan":
-        step = _gan_step(*nets, model, form, compiled)
+        step = _gan_step(*nets, model, how)
     else:
         loss = vae_loss if kind == "vae" else pixelcnn_loss
-        step = _likelihood_step(nets[0], loss, model, form, compiled)
+        step = _likelihood_step(nets[0], loss, model, how)
     return _steps(step, data, batch)

@@ -1,8 +1,8 @@
-"""All benchmarks, each in a fresh process, and the table of them that README.md shows.
+"""All benchmarks of speed, each in a fresh process, and the table of them in RESULTS.md.
 
 python benchmarks/run.py [--only train_step …] [--quick] [--out benchmarks/results]
-python benchmarks/run.py --table           # the table of the results that are there
-python benchmarks/run.py --check-readme    # whether README.md shows just that
+python benchmarks/run.py --table    # writes the table of the results that are there
+python benchmarks/run.py --check    # whether RESULTS.md shows just that
 """
 
 import argparse
@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+import pages
+from pages import ROOT
+
 BENCHMARKS = ("train_step", "sampling", "scaling", "data", "startup")
-BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 
 
 def run(name: str, out: Path, quick: bool) -> None:
@@ -56,33 +56,27 @@ def load(out: Path) -> dict[str, Any]:
     return {n: json.loads(p.read_text()) for n, p in paths.items() if p.exists()}
 
 
-def rewritten(readme: str, table: str) -> str:
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; README.md is left alone")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; no page is written")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument(
-        "--check-readme",
+        "--check",
         action="store_true",
-        help="run and write nothing; exit with 1 if it shows another table",
+        help="run and write nothing; exit with 1 if RESULTS.md shows another table",
     )
     asked = parser.parse_args()
-    if not (asked.table or asked.check_readme):
+    if not (asked.table or asked.check):
         for name in asked.only:
             run(name, asked.out, asked.quick)
-    table, readme = markdown(load(asked.out)), README.read_text()
+    table = markdown(load(asked.out))
     print(f"\n{table}")
-    if asked.check_readme:
-        if rewritten(readme, table) != readme:
-            sys.exit("README.md shows another table: python benchmarks/run.py --table writes it")
+    if asked.check:
+        pages.check(pages.RESULTS_PAGE, "speed", table, "python benchmarks/run.py --table")
     elif not asked.quick:
-        README.write_text(rewritten(readme, table))
+        pages.write(pages.RESULTS_PAGE, "speed", table)
 
 
 if __name__ == "__main__":

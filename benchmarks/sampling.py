@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 
 import jaxgen
-from jaxgen.causal.samplers import sample_pixels_naive
+from jaxgen.causal.masked import CausalConv
+from jaxgen.causal.samplers import draw_from, sample_pixels_naive
 from jaxgen.parallel.compiling import compiler_options
-from jaxgen.parallel.mesh import SPLIT, WHOLE, data_parallel, on_every_device
+from jaxgen.parallel.mesh import SPLIT, WHOLE, data_parallel, make_mesh
 
 MATMUL, FORWARD, NAIVE = "matrix product", "forward", "naive"
 TOLD = "forward, compiler options"
@@ -39,7 +40,7 @@ NEEDS = {
 full masked kernels, over it."""
 
 
-class FewPixels(jaxgen.ImageSpec):
+class FewPixels(jaxgen.DataSpec):
     """The spec of an image of which the naive sampler draws the first sub-pixels only."""
 
     dims: ClassVar[int] = 2
@@ -48,10 +49,10 @@ class FewPixels(jaxgen.ImageSpec):
 def networks(quick: bool) -> dict[str, jaxgen.PixelCNN]:
     """Seven masked layers of 64 features, then two 1x1 layers."""
     sizes = {"features": 64, "blocks": 6, "head": 64}
-    binary, colour = jaxgen.ImageSpec(28, 28, 1, 2), jaxgen.ImageSpec(32, 32, 3, 256)
+    binary, colour = jaxgen.DataSpec(28, 28, 1, 2), jaxgen.DataSpec(32, 32, 3, 256)
     if quick:
         sizes = {"features": 4, "blocks": 1, "head": 4}
-        binary, colour = jaxgen.ImageSpec(8, 8, 1, 2), jaxgen.ImageSpec(4, 4, 3, 256)
+        binary, colour = jaxgen.DataSpec(8, 8, 1, 2), jaxgen.DataSpec(4, 4, 3, 256)
     names = list(dict.fromkeys(name for name, _ in NEEDS))
     chosen = zip(names, ((binary, 3), (binary, 7), (colour, 3)), strict=True)
     return {
@@ -69,18 +70,18 @@ def samplers(model: jaxgen.PixelCNN) -> list[str]:
 def full_kernels(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
     """Runs a masked convolution as it is usually written: the whole kernel, times a mask."""
     layer = context.module
-    if not isinstance(layer, jaxgen.CausalConv) or context.method_name != "__call__":
+    if not isinstance(layer, CausalConv) or context.method_name != "__call__":
         return run(*args, **kwargs)
-    parts, (x,) = layer.parts(), args
-    k, start = parts.kernel, 0
-    taps = jnp.zeros((k * k, x.shape[-1], layer.features)).at[: k * k // 2].set(parts.before)
-    for weights in parts.centre:
+    terms, (x,) = layer.terms(), args
+    k, start = terms.kernel, 0
+    taps = jnp.zeros((k * k, x.shape[-1], layer.features)).at[: k * k // 2].set(terms.before)
+    for weights in terms.centre:
         rows, stop = weights.shape[0], start + weights.shape[1]
         taps, start = taps.at[k * k // 2, :rows, start:stop].set(weights), stop
     numbers = ("NHWC", "HWIO", "NHWC")
     kernel = taps.reshape(k, k, *taps.shape[1:])
     y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-    return y + parts.bias
+    return y + terms.bias
 
 
 def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int, usual: bool = False) -> common.Run:
@@ -90,14 +91,14 @@ def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int, usual: bool = False
     """
     few = FewPixels(*dataclasses.astuple(model.spec))
     image = jnp.zeros((num, *model.spec.shape), jnp.uint8)
-    draw = model.draw(jax.random.split(jax.random.key(0), num))
+    draw = draw_from(model.likelihood, jax.random.split(jax.random.key(0), num))
 
-    def step(params: Any) -> Any:
-        bound = model.network.bind({"params": params})
+    def step(variables: Any) -> Any:
+        bound = model.network.bind(variables)
         with nn.intercept_methods(full_kernels) if usual else contextlib.nullcontext():
             return sample_pixels_naive(bound, few, draw, image, jnp.zeros(image.shape, bool))
 
-    some = data_parallel(step, jaxgen.make_mesh(1), (WHOLE,), SPLIT)
+    some = data_parallel(step, make_mesh(1), (WHOLE,), SPLIT)
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -109,9 +110,9 @@ def naive_pass(model: jaxgen.PixelCNN, state: Any, num: int, usual: bool = False
 def forward(model: jaxgen.PixelCNN, state: Any, num: int, told: bool = False) -> common.Run:
     """Log-likelihoods of a batch; `told`: with compiler options."""
     options, specs = compiler_options(model.convolutional) if told else {}, (WHOLE, WHOLE, SPLIT)
-    step = data_parallel(model.eval_step, jaxgen.make_mesh(1), specs, SPLIT, options=options)
-    images = common.synthetic(model.spec, num).splits["train"].images
-    batch = {"image": jnp.asarray(images), "index": jnp.arange(num)}
+    step = data_parallel(model.eval_step, make_mesh(1), specs, SPLIT, options=options)
+    images = common.synthetic(model.spec, num).splits["train"].x
+    batch = {"x": jnp.asarray(images), "index": jnp.arange(num)}
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -125,7 +126,7 @@ def sampler(model: jaxgen.PixelCNN, name: str, state: Any, num: int) -> common.R
     chosen = dataclasses.replace(model, sampler=name)
     step = data_parallel(
         lambda key, state: chosen.sample(key, state, num),
-        jaxgen.make_mesh(1),
+        make_mesh(1),
         (WHOLE, WHOLE),
         SPLIT,
     )
@@ -139,7 +140,7 @@ def sampler(model: jaxgen.PixelCNN, name: str, state: Any, num: int) -> common.R
 
 def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dict]:
     """A row for each side of one network and batch; seconds are per batch of images."""
-    state = on_every_device(jaxgen.make_mesh(1), model.init, jax.random.key(0))
+    state = common.fresh(model)
     product, unit = common.matmul(asked.quick)
     runs = {FORWARD: forward(model, state, num), TOLD: forward(model, state, num, True)}
     runs |= {kind: sampler(model, kind, state, num) for kind in samplers(model)}
@@ -150,7 +151,7 @@ def measure(name: str, model: jaxgen.PixelCNN, num: int, asked: Any) -> list[dic
     for side in (NAIVE, USUAL):
         times[side] = [t * model.spec.dims / FewPixels.dims for t in times[side]]
     key = jax.random.key(0)
-    work = common.flops(model.eval_step, key, state, common.batch_shapes(model, num))
+    work = common.flops(model.eval_step, key, state, model.spec.shapes(num))
     rows = []
     for side in (FORWARD, TOLD, *samplers(model), NAIVE, USUAL):
         seconds = common.spread(times[side])

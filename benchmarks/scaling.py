@@ -24,8 +24,9 @@ import numpy as np
 
 import jaxgen
 from jaxgen.optim.optimizer import Optimizer
+from jaxgen.parallel.mesh import make_mesh
 
-SPEC = jaxgen.ImageSpec(28, 28, 1, 2)
+SPEC = jaxgen.DataSpec(28, 28, 1, 2)
 MARK = "> "
 STRONG, WEAK = "strong", "weak"
 CHECKED = 3
@@ -44,9 +45,7 @@ def model(quick: bool) -> jaxgen.PixelCNN:
 def side(devices: int, batch: int, quick: bool) -> tuple[common.Run, list[list[float]]]:
     """Train steps on so many devices, and what they make of the parameters: for each array, its
     largest entry, and a projection of it that any wrong entry would move."""
-    steps = common.steps_of(
-        model(quick), common.synthetic(SPEC, 2048), jaxgen.make_mesh(devices), batch
-    )
+    steps = common.steps_of(model(quick), common.synthetic(SPEC, 2048), make_mesh(devices), batch)
     params = steps(CHECKED).net.params
     found = []
     for leaf in jax.tree.leaves(params):

@@ -2,7 +2,7 @@
 
     python benchmarks/toy_gan.py [--seeds 4] [--steps 3000] [--loss nonsaturating] [--r1 0.1]
 
-Ring of radius 2 with standard deviation 0.1, the points being 1x1 images of two channels. The
+Ring of radius 2 with standard deviation 0.1, the points being real numbers [1 1 2]. The
 step is `GAN.train_step`, vmapped over seeds and scanned over steps. A mode counts as covered if
 at least 20 of 2,500 samples of the averaged generator are nearest to it and lie within three
 standard deviations.
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from common import RESULTS
 
-from jaxgen import GAN, GANState, Generator, ImageSpec, Optimizer
+from jaxgen import GAN, DataSpec, Optimizer
+from jaxgen.models.adversarial.base import GameState
 
 MODES, RADIUS, SIGMA = 8, 2.0, 0.1
 
@@ -31,16 +32,17 @@ def ring(key: jax.Array, num: int) -> jax.Array:
     return (centre + SIGMA * noise)[:, None, None]
 
 
-def train(model: GAN, seed: jax.Array, steps: int, batch_size: int) -> GANState:
+def train(model: GAN, seed: jax.Array, steps: int, batch_size: int) -> GameState:
     """The state after `steps` steps on fresh points."""
     key_init, key_data, key_train = jax.random.split(jax.random.key(seed), 3)
 
-    def step(state: GANState, t: jax.Array) -> tuple[GANState, None]:
+    def step(state: GameState, t: jax.Array) -> tuple[GameState, None]:
         num = batch_size * model.minibatches
-        batch = {"image": ring(jax.random.fold_in(key_data, t), num), "index": jnp.arange(num)}
-        return model.train_step(jax.random.fold_in(key_train, t), state, batch)[0], None
+        batch = {"x": ring(jax.random.fold_in(key_data, t), num), "index": jnp.arange(num)}
+        return model.train_step(jax.random.fold_in(key_train, t), state, batch, t)[0], None
 
-    return jax.lax.scan(step, model.init(key_init), jnp.arange(steps))[0]
+    state = model.init(key_init, model.spec.example(1))
+    return jax.lax.scan(step, state, jnp.arange(steps))[0]
 
 
 def hits(points: np.ndarray) -> np.ndarray:
@@ -60,28 +62,26 @@ def main() -> None:
     parser.add_argument("--loss", default="nonsaturating")
     parser.add_argument("--r1", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=RESULTS / "toy_gan.json")
-    asked = parser.parse_args()
+    flags = parser.parse_args()
     adam = Optimizer(learning_rate=1e-3, b1=0.5, b2=0.99)
     model = GAN(
-        ImageSpec(1, 1, 2), network="mlp", latents=2, hidden=(64, 64, 64), output="linear",
-        g_norm="none", d_norm="none", loss=asked.loss, r1=asked.r1, ema=0.995,
-        g_optimizer=adam, d_optimizer=adam,
+        DataSpec(1, 1, 2, levels=0), latents=2, hidden=(64, 64, 64), g_norm="none",
+        d_norm="none", loss=flags.loss, r1=flags.r1, ema=0.995, g_optimizer=adam, d_optimizer=adam,
     )  # fmt: skip
-    seeds = jnp.arange(asked.seeds)
-    states = jax.jit(jax.vmap(lambda s: train(model, s, asked.steps, asked.batch_size)))(seeds)
+    seeds = jnp.arange(flags.seeds)
+    states = jax.jit(jax.vmap(lambda s: train(model, s, flags.steps, flags.batch_size)))(seeds)
     rows = []
-    for seed in range(asked.seeds):
+    for seed in range(flags.seeds):
         state = jax.tree.map(lambda x: x[seed], states)  # noqa: B023
-        z = model.draw_latents(jax.random.key(10_000 + seed), 2500)
-        points = np.asarray(Generator(model, train=False).apply(state.ema, z, None))[:, 0, 0]
-        found = hits(points)
-        rows.append({"seed": seed, "modes": int((found >= 20).sum()), "hits": found.tolist()})
-        share = found.sum() / len(points)
+        points = np.asarray(model.sample(jax.random.key(10_000 + seed), state, 2500))[:, 0, 0]
+        counts = hits(points)
+        rows.append({"seed": seed, "modes": int((counts >= 20).sum()), "hits": counts.tolist()})
+        share = counts.sum() / len(points)
         print(f"seed {seed}: {rows[-1]['modes']} of {MODES} modes, {share:.0%} within 3 sigma")
     every = sum(row["modes"] == MODES for row in rows)
-    print(f"all modes in {every} of {asked.seeds} seeds ({asked.loss}, R1 {asked.r1})")
-    settings = {k: v for k, v in vars(asked).items() if k != "out"}
-    common.write(asked.out, {"settings": settings, "seeds": rows})
+    print(f"all modes in {every} of {flags.seeds} seeds ({flags.loss}, R1 {flags.r1})")
+    settings = {k: v for k, v in vars(flags).items() if k != "out"}
+    common.write(flags.out, {"settings": settings, "seeds": rows})
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ import jax
 import jaxgen
 from jaxgen.causal.masked import causal_mask
 from jaxgen.evaluation.describe import parameters
+from jaxgen.parallel.mesh import make_mesh
 
 MATMUL = "matrix product"
 WHOLE_BATCH = "ours, the batch in one part"
-BINARY, COLOUR = jaxgen.ImageSpec(28, 28, 1, 2), jaxgen.ImageSpec(32, 32, 3, 256)
+BINARY, COLOUR = jaxgen.DataSpec(28, 28, 1, 2), jaxgen.DataSpec(32, 32, 3, 256)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def cases(quick: bool) -> dict[str, Case]:
 
 def live_parameters(model: jaxgen.Model) -> int:
     """Parameters that no mask holds at zero."""
-    state = jax.eval_shape(model.init, jax.random.key(0))
+    state = common.state_shapes(model)
     total = parameters(state)
     if isinstance(model, jaxgen.PixelCNN):
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.net.params):
@@ -114,13 +115,13 @@ def measure(
     """The rows of one case, one a side, and its targets."""
     dataset = common.synthetic(case.model.spec, 4096)
     # One device on either side.
-    ours = common.steps_of(case.model, dataset, jaxgen.make_mesh(1), case.batch)
-    images = dataset.splits["train"].images
+    ours = common.steps_of(case.model, dataset, make_mesh(1), case.batch)
+    images = dataset.splits["train"].x
     product, unit = common.matmul(asked.quick)
     runs = {"ours": ours}
     if getattr(case.model, "accumulate", 1) > 1:
         whole = dataclasses.replace(case.model, accumulate=1)
-        runs[WHOLE_BATCH] = common.steps_of(whole, dataset, jaxgen.make_mesh(1), case.batch)
+        runs[WHOLE_BATCH] = common.steps_of(whole, dataset, make_mesh(1), case.batch)
     runs |= {**peer_sides(case, images, peers, asked.quick), MATMUL: product}
     sides = {side: common.block(run, asked.seconds) for side, run in runs.items()}
     times = common.alternate(sides, asked.rounds)
