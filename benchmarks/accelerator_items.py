@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import gzip
 import json
+import re
 import signal
 import tempfile
 import threading
@@ -133,7 +134,9 @@ def alarm(seconds: float) -> Iterator[None]:
 def told(error: BaseException) -> dict[str, str]:
     """An error as the JSON keeps it."""
     line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return {"error": line, "traceback": "".join(traceback.format_exception(error))[-4000:]}
+    where = "".join(traceback.format_exception(error))[-4000:]
+    # Results are committed: they name no folder of the machine.
+    return {"error": line, "traceback": re.sub(r'"/[^"]*/', '"', where)}
 
 
 def each(context: Context, names: Sequence[str], check: Callable[[str], dict[str, Any]]) -> None:
