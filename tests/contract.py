@@ -10,7 +10,7 @@ from jaxgen.data import shuffle
 from jaxgen.parallel.mesh import AXIS, SPLIT, WHOLE, data_parallel, make_mesh, on_every_device
 from jaxgen.runs.state import start
 from jaxgen.training.feed import Feed
-from jaxgen.training.steps import compile_steps, member_of, stack
+from jaxgen.training.steps import compile_steps, of_seed, stack
 
 STEPS, CLOCK = 3, 5
 SEEDS = (5, 6, 7)
@@ -129,7 +129,7 @@ def seeds_together_are_each_alone(model, random_state):
         expected = alone(progress, keys[i], feed.chunk(num, STEPS), jnp.int32(STEPS))
         assert expected[1].pop("sound")
         mine = jax.tree.map(lambda m, i=i: m[:, i], metrics)
-        close((member_of(mesh, joined, i), mine), expected)
+        close((of_seed(mesh, joined, i), mine), expected)
 
 
 def metrics_show_whatever_is_not_finite(model, random_state):

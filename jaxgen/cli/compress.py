@@ -144,8 +144,8 @@ def _sizes(saved: SavedRun, given: Split, data: bytes) -> str:
     mesh = make_mesh()
     state = put(mesh, WHOLE, saved.state)
     batch = saved.run.train.batch_size
-    found = inference.per_example(saved.model, mesh, jax.random.key(0), state, given, batch)
-    nats = float(found[saved.model.monitor].sum())
+    values = inference.per_example(saved.model, mesh, jax.random.key(0), state, given, batch)
+    nats = float(values[saved.model.monitor].sum())
     labels = num * np.log2(spec.num_classes) / 8 if spec.num_classes else 0.0
     ideal, size = nats / np.log(2) / 8 + labels, len(data)
     header = codec.header_size(data)

@@ -20,5 +20,5 @@ class Prepare:
 
 def prepare(argv: list[str]) -> None:
     """Downloads and prepares the data set that the flags name."""
-    asked = parse(Prepare, argv, "jaxgen prepare")
-    print(f"prepared in {sources.prepare(asked.name, asked.data_dir)}")
+    wanted = parse(Prepare, argv, "jaxgen prepare")
+    print(f"prepared in {sources.prepare(wanted.name, wanted.data_dir)}")

@@ -10,7 +10,7 @@ from jaxgen.cli.parse import parse_run
 from jaxgen.data.dataset import Dataset
 from jaxgen.evaluation.fitted import make_score
 from jaxgen.report.finish import finish_seeds
-from jaxgen.runs.config import Run, members_of
+from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.directory import claim, lock
 from jaxgen.runs.record import record_of
 from jaxgen.training.trainer import Trainer, check
@@ -28,14 +28,14 @@ def train(argv: list[str]) -> None:
 
 
 def _train(run: Run, directory: Path, dataset: Dataset) -> None:
-    members = members_of(run, directory)
+    runs = runs_by_seed(run, directory)
     with contextlib.ExitStack() as locks:
-        # The parent of several comes first: what it refuses leaves its members untouched.
-        for each, where in dict.fromkeys([(run, directory), *members]):
+        # The parent of several comes first: what it refuses leaves theirs untouched.
+        for each, where in dict.fromkeys([(run, directory), *runs]):
             locks.enter_context(lock(where))
             claim(where, record_of(each, dataset), MAY_CHANGE)
         scored = run.model.monitor not in run.model.metrics
-        score = make_score(run, dataset, members[0][1])[1] if scored else None
+        score = make_score(run, dataset, runs[0][1])[1] if scored else None
         Trainer(run, dataset, directory, score).train()
         finish_seeds(run, dataset, directory, print, next_commands)
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
+from optax.microbatching import AccumulationType, microbatch
 
 from jaxgen.model import Batch, Metrics
 from jaxgen.optim.net import NetState, Variables, average, descend
@@ -47,8 +47,8 @@ def train_net(
     Likelihood losses are in nats per image, not per dimension: per dimension, the gradients of
     a 28x28 VAE's weaker latents fall to Adam's epsilon, and most of them never become active.
     """
-    found = mean_over(axis_name, _gradients(loss, state.net.variables, batch, parts))
-    metrics, others, grads = found
+    means = mean_over(axis_name, _gradients(loss, state.net.variables, batch, parts))
+    metrics, others, grads = means
     metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
     net = descend(optimizer, state.net, grads, others, step)
     return NetState(net, average(state.ema, net.variables, ema_decay, step)), metrics
@@ -70,12 +70,5 @@ def _gradients(loss: Loss, variables: Variables, batch: Batch, parts: int) -> An
 
     if parts == 1:
         return one(batch)
-
-    def add(total: Any, part: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, one(part)), None
-
-    split = {name: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
-    shapes = jax.eval_shape(one, {name: x[0] for name, x in split.items()})
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    total, _ = jax.lax.scan(add, zeros, split)
-    return jax.tree.map(lambda x: x / parts, total)
+    size = len(batch["index"]) // parts
+    return microbatch(one, 0, size, AccumulationType.MEAN)(batch)

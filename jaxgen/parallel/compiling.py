@@ -21,9 +21,9 @@ def compiler_options(convolutional: bool) -> dict[str, str]:
     $JAXGEN_COMPILER_OPTIONS, as NAME=VALUE,NAME=VALUE, replaces all of it; empty = none. Raises
     UserError if it is malformed.
     """
-    asked = os.environ.get("JAXGEN_COMPILER_OPTIONS")
+    given = os.environ.get("JAXGEN_COMPILER_OPTIONS")
     if asked is not None:
-        pairs = [pair.split("=", 1) for pair in asked.split(",") if pair]
+        pairs = [pair.split("=", 1) for pair in given.split(",") if pair]
         if any(len(pair) != 2 for pair in pairs):
             raise UserError(f"JAXGEN_COMPILER_OPTIONS={asked}: write NAME=VALUE,NAME=VALUE")
         options = dict(pairs)
@@ -62,8 +62,8 @@ def _processor() -> str:
     other machines, which could not run what was compiled for this one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        told = [line for line in lines if line.startswith(("flags", "Features"))][:1]
+        shown = [line for line in lines if line.startswith(("flags", "Features"))][:1]
     except OSError:
-        told = []
-    text = "".join([platform.machine(), platform.processor(), *told])
+        shown = []
+    text = "".join([platform.machine(), platform.processor(), *shown])
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -45,8 +45,8 @@ def examples(split: Split, spec: DataSpec, ids: np.ndarray | slice) -> dict[str,
 
 def first_batch(split: Split, spec: DataSpec, num: int) -> Batch:
     """The first `num` examples of a split as one batch."""
-    found = {name: jnp.asarray(x) for name, x in examples(split, spec, slice(num)).items()}
-    return {**found, "index": jnp.arange(len(found["x"]))}
+    columns = {name: jnp.asarray(x) for name, x in examples(split, spec, slice(num)).items()}
+    return {**columns, "index": jnp.arange(len(columns["x"]))}
 
 
 @functools.lru_cache(maxsize=16)

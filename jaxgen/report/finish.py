@@ -13,7 +13,7 @@ from jaxgen.parallel.mesh import make_mesh
 from jaxgen.report import tables
 from jaxgen.report.page import write_report
 from jaxgen.runs.checkpoint import Checkpoints
-from jaxgen.runs.config import Run, members_of
+from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.state import shapes
 
 Say = Callable[[str], None]
@@ -66,7 +66,7 @@ def finish_seeds(
     run: Run, dataset: Dataset, directory: Path, say: Say, commands: Commands = none
 ) -> None:
     """Measures every seed as `finish` does, and of several writes and says the summary."""
-    alone = members_of(run, directory)
+    alone = runs_by_seed(run, directory)
     if len(alone) == 1:
         finish(run, dataset, directory, say, commands)
         return

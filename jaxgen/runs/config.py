@@ -68,11 +68,11 @@ class Run:
     train: TrainConfig
 
 
-def members_of(run: Run, directory: str | Path) -> list[tuple[Run, Path]]:
-    """The runs of one seed that a run is made of, each with its directory.
+def runs_by_seed(run: Run, directory: str | Path) -> list[tuple[Run, Path]]:
+    """The runs of one seed each that a run consists of, with their directories.
 
-    A run of one seed is its own only member; seed s of several lies in directory/seed_s, as
-    the lone run of that seed would.
+    Of one seed it is the run itself; seed s of several lies in directory/seed_s, as the lone run
+    of that seed would.
     """
     first, directory = run.train.seed, Path(directory)
     if run.train.seeds == 1:

@@ -17,7 +17,7 @@ def environment() -> dict[str, Any]:
     import jax
 
     device = jax.devices()[0]
-    found = {
+    facts = {
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
     }
     commit = _commit()
-    return {**found, "commit": commit} if commit else found
+    return {**facts, "commit": commit} if commit else facts
 
 
 def _versions() -> dict[str, str]:

@@ -72,7 +72,7 @@ class Log:
         except OSError as error:
             self._warn(TENSORBOARD, error)
         except ImportError:
-            if beside is None:  # once for all members
+            if beside is None:  # once for all seeds
                 self.say("tensorboardX is not installed: TensorBoard is left out")
 
     def __enter__(self) -> "Log":

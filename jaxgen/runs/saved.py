@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jaxgen.errors import UserError
 from jaxgen.model import Model
 from jaxgen.runs.checkpoint import Checkpoints
-from jaxgen.runs.config import Run, members_of
+from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.directory import read_run
 from jaxgen.runs.record import run_of
 from jaxgen.runs.state import shapes
@@ -46,7 +46,7 @@ def load_run(
     record = read_run(directory)
     run = run_of(record, kind)
     if run.train.seeds > 1:
-        (_, first), *_, (_, last) = members_of(run, directory)
+        (_, first), *_, (_, last) = runs_by_seed(run, directory)
         raise UserError(
             f"--run={directory} holds a run for each of {run.train.seeds} seeds; "
             f"give one of them, --run={first} to {last}"

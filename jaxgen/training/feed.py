@@ -80,8 +80,9 @@ class Feed:
         for stream, (order, num) in enumerate(self._orders.items()):
             both = np.zeros((2, self.seeds, *shape), np.int32)
             for s in range(self.seeds):
-                found = indices(self._seed + s, first_example, count * self._examples, num, stream)
-                both[:, s, :count] = np.stack(found).reshape(2, count, -1)
+                number = count * self._examples
+                taken = indices(self._seed + s, first_example, number, num, stream)
+                both[:, s, :count] = np.stack(taken).reshape(2, count, -1)
             own[f"id{order}"], own[f"epoch{order}"] = both[:, 0] if self.seeds == 1 else both
         index = np.broadcast_to(np.arange(self._examples, dtype=np.int32), shape)
         chunk = put(self._mesh, self._own, own) | put(self._mesh, STEPS, {"index": np.array(index)})

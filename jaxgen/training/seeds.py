@@ -14,7 +14,7 @@ from jaxgen.runs.state import Keys, Progress
 
 
 @dataclass(frozen=True)
-class Member:
+class SeedRun:
     """A run of one seed, while it trains."""
 
     run: Run
@@ -29,9 +29,9 @@ class Member:
 
 
 def restore(checkpoints: Sequence[Checkpoints], fresh: list[Progress]) -> tuple[list, int]:
-    """Returns (the progress of every member, step) of the newest step that all have saved.
+    """Returns (the progress of every seed, step) of the newest step that all have saved.
 
-    A stop between the members' saves leaves some a step ahead; what they have beyond the common
+    A stop between the seeds' saves leaves some a step ahead; what they have beyond the common
     step stays on disk. All start afresh, at step 0, if one of them has nothing to start from.
     Raises UserError if all have checkpoints but no step in common.
     """
@@ -58,11 +58,13 @@ def restore(checkpoints: Sequence[Checkpoints], fresh: list[Progress]) -> tuple[
     )
 
 
-def means(found: Sequence[dict[str, float]]) -> str:
-    """The members' metrics for people: the mean, and of several the standard deviation."""
+def means(by_seed: Sequence[dict[str, float]]) -> str:
+    """The seeds' metrics for people: the mean, and of several the standard deviation."""
 
-    def told(values: np.ndarray) -> str:
+    def shown(values: np.ndarray) -> str:
         spread = f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else ""
         return f"{values.mean():.4g}{spread}"
 
-    return ", ".join(f"{n} {told(np.array([f[n] for f in found]))}" for n in found[0])
+    return ", ".join(
+        f"{name} {shown(np.array([metrics[name] for metrics in by_seed]))}" for name in by_seed[0]
+    )

@@ -17,21 +17,23 @@ from jaxgen.runs.state import Progress
 from jaxgen.training.feed import Feed
 
 
-def stack(mesh: Mesh, members: list[Progress]) -> Progress:
+def stack(mesh: Mesh, seeds: list[Progress]) -> Progress:
     """The progress of several seeds as one, with a leading axis for them; of one, as it is."""
-    return on_every_device(mesh, _stack, members) if len(members) > 1 else members[0]
+    return on_every_device(mesh, _stack, seeds) if len(seeds) > 1 else seeds[0]
 
 
-def member_of(mesh: Mesh, progress: Progress, i: int) -> Progress:
+def of_seed(mesh: Mesh, progress: Progress, i: int) -> Progress:
     """The progress of seed i of several that `stack` joined."""
-    return on_every_device(mesh, _member, progress, np.int32(i)) if progress.step.ndim else progress
+    return (
+        on_every_device(mesh, _of_seed, progress, np.int32(i)) if progress.step.ndim else progress
+    )
 
 
-def _stack(members: list[Progress]) -> Progress:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+def _stack(seeds: list[Progress]) -> Progress:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
 
 
-def _member(progress: Progress, i: Array) -> Progress:
+def _of_seed(progress: Progress, i: Array) -> Progress:
     return jax.tree.map(lambda leaf: leaf[i], progress)
 
 

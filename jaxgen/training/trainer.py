@@ -20,15 +20,15 @@ from jaxgen.parallel import inference
 from jaxgen.parallel.inference import Score
 from jaxgen.parallel.mesh import WHOLE, check_batch_size, make_mesh, on_every_device, put
 from jaxgen.runs.checkpoint import Checkpoints
-from jaxgen.runs.config import Run, members_of
+from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.log import Log
 from jaxgen.runs.state import Progress, keys_of, start
 from jaxgen.training.feed import Feed, first_examples
 from jaxgen.training.levels import Level, examples_before, examples_per_step, levels_of
 from jaxgen.training.meter import Meter
 from jaxgen.training.pace import Pace, signals
-from jaxgen.training.seeds import Member, means, restore
-from jaxgen.training.steps import compile_steps, member_of, stack
+from jaxgen.training.seeds import SeedRun, means, restore
+from jaxgen.training.steps import compile_steps, of_seed, stack
 
 SHOWN = 100
 """Samples in the picture of a validation."""
@@ -62,15 +62,15 @@ class Trainer:
     def __init__(self, run: Run, dataset: Dataset, directory: Path, score: Score | None) -> None:
         self.run, self.dataset, self.directory = run, dataset, Path(directory)
         self.mesh = mesh_of(run)
-        self._members = members_of(run, directory)
-        # One function for all members, so that it is compiled once.
+        self._runs = runs_by_seed(run, directory)
+        # One function for all seeds, so that it is compiled once.
         self._init = lambda key, batch: start(run.model.at(0).init(key, batch))
         self._score = score
         self._total = run.train.steps
 
-    def fresh(self, member: int = 0) -> Progress:
-        """The state of a member before its first step, on every device."""
-        seed = self.run.train.seed + member
+    def fresh(self, i: int = 0) -> Progress:
+        """The state of the i-th seed before its first step, on every device."""
+        seed = self.run.train.seed + i
         batch = first_examples(self.dataset, seed, self.run.train.batch_size)
         return on_every_device(self.mesh, self._init, keys_of(seed).init, batch)
 
@@ -79,34 +79,34 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             checkpoints = [
                 stack.enter_context(Checkpoints(where / "checkpoints", say=self._warn(where)))
-                for _, where in self._members
+                for _, where in self._runs
             ]
             progress, first = self._begin(checkpoints)
             with contextlib.ExitStack() as logs:
-                members = self._open(checkpoints, first, logs)
-                self._announce(members[0].log, first)
+                runs = self._open(checkpoints, first, logs)
+                self._announce(runs[0].log, first)
                 if first < self._total:
-                    self._loop(progress, first, members)
+                    self._loop(progress, first, runs)
             if not all([c.wait() for c in checkpoints]):
                 raise Stopped("the last checkpoint could not be saved; the earlier ones are", 1)
 
     def _begin(self, checkpoints: list[Checkpoints]) -> tuple[Progress, int]:
-        """Where training goes on, of all members together, and at what step."""
+        """Where training goes on, of all seeds together, and at what step."""
         fresh = [self.fresh(i) for i in range(len(checkpoints))]
         progress, first = restore(checkpoints, fresh)
         return stack(self.mesh, progress), first
 
     def _open(
         self, checkpoints: list[Checkpoints], first: int, stack: contextlib.ExitStack
-    ) -> list[Member]:
-        """The members, with their logs; the first one's shows the progress of all."""
-        opened: list[Member] = []
+    ) -> list[SeedRun]:
+        """The runs, with their logs; the first one's shows the progress of all."""
+        opened: list[SeedRun] = []
         examples = examples_per_step(self.run, levels_of(self.run)[0]) * len(checkpoints)
-        for (run, where), saved in zip(self._members, checkpoints, strict=True):
+        for (run, where), saved in zip(self._runs, checkpoints, strict=True):
             beside = opened[0].log if opened else None
             log = Log(where, self._total, start=first, images_per_step=examples, beside=beside)
             keys = keys_of(run.train.seed)
-            opened.append(Member(run, where, keys, saved, stack.enter_context(log)))
+            opened.append(SeedRun(run, where, keys, saved, stack.enter_context(log)))
         return opened
 
     def _announce(self, log: Log, first: int) -> None:
@@ -117,18 +117,18 @@ class Trainer:
         if first:
             log.say(f"resuming {self.directory} at step {first} of {self._total}")
 
-    def _loop(self, progress: Progress, step: int, members: list[Member]) -> None:
-        meter = Meter(members, self.run.train.max_skipped)
-        key = on_every_device(self.mesh, _joined, [member.keys.train for member in members])
+    def _loop(self, progress: Progress, step: int, runs: list[SeedRun]) -> None:
+        meter = Meter(runs, self.run.train.max_skipped)
+        key = on_every_device(self.mesh, _joined, [run.keys.train for run in runs])
         with signals() as received:
             for level in levels_of(self.run):
                 if step < level.end and not received:
                     progress, step = self._train_level(
-                        level, progress, step, key, members, meter, received
+                        level, progress, step, key, runs, meter, received
                     )
             meter.read()
             if received and step < self._total:
-                self._save(progress, step, members)
+                self._save(progress, step, runs)
                 name = signal.Signals(received[0]).name
                 raise Stopped(
                     f"{name}: stopped and saved at step {step} of {self._total}; "
@@ -142,7 +142,7 @@ class Trainer:
         progress: Progress,
         step: int,
         key: jax.Array,
-        members: list[Member],
+        runs: list[SeedRun],
         meter: Meter,
         received: list[int],
     ) -> tuple[Progress, int]:
@@ -165,11 +165,11 @@ class Trainer:
                 meter.row(step)
             if step % config.eval_every == 0 or step == self._total:
                 meter.read()
-                found = [
-                    self._look(level.model, member, member_of(self.mesh, progress, i), step)
-                    for i, member in enumerate(members)
+                validated = [
+                    self._look(level.model, run, of_seed(self.mesh, progress, i), step)
+                    for i, run in enumerate(runs)
                 ]
-                members[0].log.say(f"step {step}: validation {means(found)}")
+                runs[0].log.say(f"step {step}: validation {means(validated)}")
                 pace.restart()
         return progress, step
 
@@ -182,17 +182,15 @@ class Trainer:
     def _number(self, count: int) -> jax.Array:
         return put(self.mesh, WHOLE, np.int32(count))
 
-    def _save(self, progress: Progress, step: int, members: list[Member]) -> None:
-        for i, member in enumerate(members):
-            member.checkpoints.save(step, member_of(self.mesh, progress, i))
-        for member in members:
-            member.checkpoints.wait()
+    def _save(self, progress: Progress, step: int, runs: list[SeedRun]) -> None:
+        for i, run in enumerate(runs):
+            run.checkpoints.save(step, of_seed(self.mesh, progress, i))
+        for run in runs:
+            run.checkpoints.wait()
 
-    def _look(
-        self, model: Model, member: Member, progress: Progress, step: int
-    ) -> dict[str, float]:
-        """Validates a member, draws a picture of its samples, and saves; returns the metrics."""
-        state, keys = progress.state, member.keys
+    def _look(self, model: Model, run: SeedRun, progress: Progress, step: int) -> dict[str, float]:
+        """Validates a seed, draws a picture of its samples, and saves; returns the metrics."""
+        state, keys = progress.state, run.keys
         split = self.dataset.splits["validation"]
         size = self.run.train.batch_size
         values = inference.per_example(model, self.mesh, keys.evaluate, state, split, size)
@@ -202,10 +200,10 @@ class Trainer:
             drawn = inference.draw(model, self.mesh, keys.sample, state, num)
             if self._score is not None:
                 metrics |= self._score(drawn[: self.run.train.samples])
-            name = member.directory / "samples" / f"step_{step:07d}"
-            member.log.image(step, "samples", save_samples(name, drawn[:SHOWN], model.spec))
-        member.log.write(step, "validation", metrics)
-        member.checkpoints.save(step, progress, monitor=metrics[model.monitor])
+            name = run.directory / "samples" / f"step_{step:07d}"
+            run.log.image(step, "samples", save_samples(name, drawn[:SHOWN], model.spec))
+        run.log.write(step, "validation", metrics)
+        run.checkpoints.save(step, progress, monitor=metrics[model.monitor])
         return metrics
 
     def _warn(self, where: Path) -> Callable[[str], None]:

@@ -24,7 +24,7 @@ from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import load_run
 from jaxgen.runs import checkpoint, digest
-from jaxgen.runs.config import Run, TrainConfig, members_of
+from jaxgen.runs.config import Run, TrainConfig, runs_by_seed
 from jaxgen.runs.directory import difference, lock, read_run
 from jaxgen.runs.log import read_metrics
 from jaxgen.runs.state import Progress, keys_of, shapes
@@ -90,7 +90,7 @@ def score(images: np.ndarray) -> dict[str, float]:
 def train(directory: Path, model: Model, dataset: Any = DIGITS, **config: Any) -> None:
     needs = None if model.monitor in model.metrics else score
     run = Run("test", model, DataConfig(), dataclasses.replace(CONFIG, **config))
-    for _, where in members_of(run, directory):
+    for _, where in runs_by_seed(run, directory):
         where.mkdir(parents=True, exist_ok=True)
     Trainer(run, dataset, directory, needs).train()
 
