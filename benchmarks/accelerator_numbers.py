@@ -19,6 +19,8 @@ from jaxgen.data.splits import Split
 from jaxgen.evaluation.bounds import importance_weighted
 from jaxgen.evaluation.describe import parameters
 from jaxgen.model import Bounds
+from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
+from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.inference import mean_and_error, per_example
 from jaxgen.parallel.mesh import make_mesh, on_every_device
@@ -58,7 +60,7 @@ def _pixelcnn(spec: Any, steps: int) -> Any:
 
 def _gated(spec: Any, steps: int) -> Any:
     rate = Optimizer(learning_rate=2e-3, decay_steps=steps)
-    return jaxgen.GatedPixelCNN(spec, features=48, dropout=0.0, ema=0.999, optimizer=rate)
+    return GatedPixelCNN(spec, features=48, dropout=0.0, ema=0.999, optimizer=rate)
 
 
 def _rnn(kind: Any, spec: Any, steps: int) -> Any:
@@ -75,7 +77,7 @@ def _vae(spec: Any, steps: int) -> Any:
     )  # fmt: skip
 
 
-_row = functools.partial(_rnn, jaxgen.RowLSTM)
+_row = functools.partial(_rnn, RowLSTM)
 _PAPER = "van den Oord et al. 2016a"
 PLANS = {
     "pixelcnn-static": Plan("static", _pixelcnn, 64, 150, f"81.30, {_PAPER}, the same files"),
@@ -92,7 +94,7 @@ PLANS = {
         "dynamic", _pixelcnn, 64, 150, "81.45, pytorch-generative, 457 epochs, another draw"
     ),
     "diagonal-static": Plan(
-        "static", functools.partial(_rnn, jaxgen.DiagonalBiLSTM), 64, 100,
+        "static", functools.partial(_rnn, DiagonalBiLSTM), 64, 100,
         f"79.20, {_PAPER}, 7 layers, the same files",
     ),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """jaxgen: deep generative models in JAX. The public names; layers, losses, distributions and
-causal networks are in the namespaces `jaxgen.nn`, `.losses`, `.distributions` and `.causal`."""
+causal networks are in the namespaces `jaxgen.nn`, `.losses`, `.distributions` and `.causal`, and
+every model beside these three in its file of `jaxgen.models`, and by name in `MODELS`."""
 
 from jaxgen import causal, distributions, losses, nn
 from jaxgen.causal.check import check_autoregressive
@@ -12,14 +13,7 @@ from jaxgen.data.splits import Split
 from jaxgen.errors import UserError
 from jaxgen.model import Batch, Metric, Model, Request, example_keys
 from jaxgen.models.adversarial.gan import GAN
-from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
-from jaxgen.models.autoregressive.made import MADE
-from jaxgen.models.autoregressive.nade import NADE
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
-from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
-from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
-from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
-from jaxgen.models.autoregressive.wavenet import WaveNet
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.inference import per_example
@@ -35,27 +29,19 @@ __all__ = [
     "DataConfig",
     "DataSpec",
     "Dataset",
-    "DiagonalBiLSTM",
     "GAN",
-    "GatedPixelCNN",
-    "MADE",
     "MODELS",
     "Metric",
     "Model",
-    "NADE",
     "Optimizer",
     "PixelCNN",
-    "PixelCNNPP",
-    "PixelSNAIL",
     "Request",
-    "RowLSTM",
     "Run",
     "Split",
     "TrainConfig",
     "Trainer",
     "UserError",
     "VAE",
-    "WaveNet",
     "bits_per_dim",
     "causal",
     "check_autoregressive",
