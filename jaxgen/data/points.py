@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.spec import DataSpec
 
 Ranges = tuple[tuple[float, float], ...]
 """(low, high) of each coordinate: what -1 and 1 stand for."""
@@ -31,17 +30,6 @@ def from_units(points: np.ndarray, ranges: Ranges) -> np.ndarray:
     """Points [n d] in their own units as x, float32 [n 1 1 d]: ranges become [-1, 1]."""
     low, high = np.array(ranges).T
     return ((points - low) / (high - low) * 2 - 1).astype(np.float32)[:, None, None]
-
-
-def to_units(x: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Points x [n 1 1 d] in the data's own units, float64 [n d]; a bin is its middle."""
-    low, high = np.array(spec.ranges).T
-    x = np.asarray(x)[:, 0, 0]
-    if np.issubdtype(x.dtype, np.floating):
-        share = (x.astype(np.float64) + 1) / 2
-    else:
-        share = (x + 0.5) / spec.levels
-    return low + share * (high - low)
 
 
 def bins(x: np.ndarray, levels: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import Stopped, UserError
-from jaxgen.media.kinds import save_samples
+from jaxgen.media.kinds import ROOM, save_samples
 from jaxgen.model import Model, Samples
 from jaxgen.parallel import inference
 from jaxgen.parallel.inference import Score
@@ -29,9 +29,6 @@ from jaxgen.training.meter import Meter
 from jaxgen.training.pace import Pace, signals
 from jaxgen.training.seeds import SeedRun, means, restore
 from jaxgen.training.steps import compile_steps, of_seed, stack
-
-SHOWN = 100
-"""Samples in the picture of a validation."""
 
 
 def mesh_of(run: Run) -> Mesh:
@@ -196,12 +193,13 @@ class Trainer:
         values = inference.per_example(model, self.mesh, keys.evaluate, state, split, size)
         metrics = {name: float(value.mean()) for name, value in values.items()}
         if isinstance(model, Samples):
-            num = SHOWN if self._score is None else max(SHOWN, self.run.train.samples)
+            room = ROOM[model.spec.kind]
+            num = room if self._score is None else max(room, self.run.train.samples)
             drawn = inference.draw(model, self.mesh, keys.sample, state, num)
             if self._score is not None:
                 metrics |= self._score(drawn[: self.run.train.samples])
             name = run.directory / "samples" / f"step_{step:07d}"
-            run.log.image(step, "samples", save_samples(name, drawn[:SHOWN], model.spec))
+            run.log.image(step, "samples", save_samples(name, drawn[:room], model.spec))
         run.log.write(step, "validation", metrics)
         run.checkpoints.save(step, progress, monitor=metrics[model.monitor])
         return metrics

@@ -12,8 +12,8 @@ from stored import SPLITS, all_images, pictures, rows
 
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import from_arrays, load
-from jaxgen.data.points import to_units
 from jaxgen.errors import UserError
+from jaxgen.media.points import in_units
 from jaxgen.model import Metric, Model
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.spec import DataSpec
@@ -105,7 +105,7 @@ def test_flat_real_numbers_are_points():
     points = np.random.default_rng(0).normal(7, 2, (60, 2))
     data = from_arrays(points)
     assert data.spec.kind == "points" and data.spec.shape == (1, 1, 2) and data.spec.levels == 0
-    units = np.concatenate([to_units(data.splits[name].x, data.spec) for name in SPLITS])
+    units = np.concatenate([in_units(data.splits[name].x, data.spec) for name in SPLITS])
     np.testing.assert_allclose(np.sort(units, 0), np.sort(points, 0), atol=1e-5)
     few = from_arrays(points.astype(np.float32)[:, None, None], levels=8)
     assert few.spec.levels == 8

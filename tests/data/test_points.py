@@ -9,10 +9,11 @@ from stored import SPLITS
 
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
-from jaxgen.data.points import bins, from_units, ranges_of, to_units
+from jaxgen.data.points import bins, from_units, ranges_of
 from jaxgen.data.shuffle import indices
 from jaxgen.data.sources.ring import CENTRES, ENTROPY, SIGMA
 from jaxgen.errors import UserError
+from jaxgen.media.points import in_units
 from jaxgen.parallel.mesh import make_mesh
 from jaxgen.spec import DataSpec
 from jaxgen.training.feed import Feed
@@ -22,7 +23,7 @@ POINTS = RNG.normal([3.0, -200.0, 0.0], [1.0, 50.0, 1e-3], (60, 3))
 
 
 def every(data):
-    return np.concatenate([to_units(data.splits[name].x, data.spec) for name in SPLITS])
+    return np.concatenate([in_units(data.splits[name].x, data.spec) for name in SPLITS])
 
 
 def by_row(points):
@@ -41,7 +42,7 @@ def test_units_come_back():
     np.testing.assert_allclose(x.min(0).ravel(), -1 / 1.1, rtol=1e-5)  # a margin of a twentieth
     np.testing.assert_allclose(x.max(0).ravel(), 1 / 1.1, rtol=1e-5)
     spread = POINTS.max(0) - POINTS.min(0)
-    np.testing.assert_allclose(to_units(x, spec) / spread, POINTS / spread, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(in_units(x, spec) / spread, POINTS / spread, rtol=0, atol=1e-6)
 
 
 def test_bins_have_one_width():
@@ -49,7 +50,7 @@ def test_bins_have_one_width():
     np.testing.assert_array_equal(bins(x, 8), np.arange(8).repeat(5))
     assert bins(np.array([-1.0, 1.0, -7.0, 7.0]), 8).tolist() == [0, 7, 0, 7]
     spec = DataSpec(1, 1, 1, 8, ranges=((0.0, 16.0),))
-    middles = to_units(np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1), spec)
+    middles = in_units(np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1), spec)
     np.testing.assert_array_equal(middles[:, 0], 2 * np.arange(8) + 1)
 
 
@@ -60,7 +61,7 @@ def test_the_ring_is_what_it_says():
     np.testing.assert_allclose(np.linalg.norm(data.modes, axis=1), 2)
     train = data.splits["train"]
     assert train.x.dtype == np.float32 and np.abs(train.x).max() < 1
-    points = to_units(train.x, data.spec)
+    points = in_units(train.x, data.spec)
     residual = (points - CENTRES[train.label]) / SIGMA
     num = len(points)
     assert np.abs(residual.mean(0)).max() < 5 / num**0.5
@@ -84,7 +85,7 @@ def test_the_density_of_the_ring_is_one():
     assert abs(-(p * log_p).sum() * cell - ENTROPY) < 1e-9
     assert np.isfinite(data.density(np.array([[1e6, -1e6]]))).all()
     # The data are drawn from it: their mean log density is minus the entropy.
-    nll = -data.density(to_units(data.splits["test"].x, data.spec))
+    nll = -data.density(in_units(data.splits["test"].x, data.spec))
     assert abs(nll.mean() - ENTROPY) < 5 * nll.std() / len(nll) ** 0.5
     np.testing.assert_allclose(data.density(data.modes), math.log(1 / (8 * 2 * math.pi * 0.01)))
 
@@ -99,16 +100,16 @@ def test_an_nll_of_bins_is_one_of_the_density(levels):
     assert x.dtype == np.uint8
     width = 5 / levels
     np.testing.assert_array_equal(
-        x, np.floor((to_units(real.splits["test"].x, real.spec) + 2.5) / width)[:, None, None]
+        x, np.floor((in_units(real.splits["test"].x, real.spec) + 2.5) / width)[:, None, None]
     )
     # Mass by the density at the middle of 20 x 20 parts of each bin.
     part = (np.arange(20) + 0.5) / 20 * width - width / 2
-    inside = to_units(x, data.spec)[:500, None] + np.stack(np.meshgrid(part, part), -1).reshape(
+    inside = in_units(x, data.spec)[:500, None] + np.stack(np.meshgrid(part, part), -1).reshape(
         -1, 2
     )
     mass = np.exp(data.density(inside.reshape(-1, 2))).reshape(500, -1).mean(1) * width**2
     nll = -np.log(mass) + data.spec.log_volume
-    exact = -data.density(to_units(real.splits["test"].x[:500], real.spec))
+    exact = -data.density(in_units(real.splits["test"].x[:500], real.spec))
     error = nll.mean() - exact.mean()
     assert (abs(error) < 0.02) if levels == 256 else (error > 0.1)
 
@@ -160,7 +161,7 @@ def test_one_coordinate_labels_and_integers(tmp_path):
              class_names=["a", "b", "c"])  # fmt: skip
     data = load(config(tmp_path / "l.npz", conditional=True))
     assert data.spec.num_classes == 3 and data.class_names == ("a", "b", "c")
-    np.testing.assert_allclose(to_units(data.splits["test"].x, data.spec), POINTS[40:], atol=1e-3)
+    np.testing.assert_allclose(in_units(data.splits["test"].x, data.spec), POINTS[40:], atol=1e-3)
 
 
 @pytest.mark.parametrize(
