@@ -46,7 +46,7 @@ def permutation(size: int, *seed: int) -> np.ndarray:
 
 
 def permute(
-    image: Shaped[Array, "b h w *c"], order: Int[Array, "h*w"]
+    image: Shaped[Array, "b h w *c"], order: Int[Array, " h*w"]
 ) -> Shaped[Array, "b h w *c"]:
     """The image with pixel order[i] at the place i, both counted row by row."""
     flat = image.reshape(image.shape[0], -1, *image.shape[3:])

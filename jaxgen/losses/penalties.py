@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 
 def gradient_penalty_r1(
-    discriminator: Callable[[PyTree], Float[Array, "b *p"]], real: PyTree[Float[Array, "b *s"]]
+    discriminator: Callable[[PyTree], Float[Array, " b *p"]], real: PyTree[Float[Array, " b *s"]]
 ) -> Float[Array, " b"]:
     """|grad_x D(x)|^2 per real example (Mescheder et al. 2018, arXiv:1801.04406, eq. 9).
 

@@ -95,8 +95,8 @@ def halvings(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def dropout(
-    keys: Key[Array, " b"] | None, x: Float[Array, "b *s"], rate: float
-) -> Float[Array, "b *s"]:
+    keys: Key[Array, " b"] | None, x: Float[Array, " b *s"], rate: float
+) -> Float[Array, " b *s"]:
     """Zeroes entries at `rate` and scales the rest; keys None or rate 0 = identity.
 
     One key per example: the noise is the same on any number of devices.

@@ -22,15 +22,15 @@ def compiler_options(convolutional: bool) -> dict[str, str]:
     UserError if it is malformed.
     """
     given = os.environ.get("JAXGEN_COMPILER_OPTIONS")
-    if asked is not None:
+    if given is not None:
         pairs = [pair.split("=", 1) for pair in given.split(",") if pair]
         if any(len(pair) != 2 for pair in pairs):
-            raise UserError(f"JAXGEN_COMPILER_OPTIONS={asked}: write NAME=VALUE,NAME=VALUE")
+            raise UserError(f"JAXGEN_COMPILER_OPTIONS={given}: write NAME=VALUE,NAME=VALUE")
         options = dict(pairs)
         try:
             jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
         except Exception as error:  # the kind depends on the version
-            raise UserError(f"JAXGEN_COMPILER_OPTIONS={asked}: XLA refuses it: {error}") from None
+            raise UserError(f"JAXGEN_COMPILER_OPTIONS={given}: XLA refuses it: {error}") from None
         return options
     if jax.default_backend() != "cpu" or not jax.__version__.startswith(("0.10.", "0.12.")):
         return {}

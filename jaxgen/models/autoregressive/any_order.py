@@ -61,7 +61,7 @@ class AnyOrder(Autoregressive):
     def num_components(self) -> int:
         return max(1, self.random_orders) * self.connections
 
-    def pixel_order(self, component: int | Array) -> Int[Array, "h*w"] | None:
+    def pixel_order(self, component: int | Array) -> Int[Array, " h*w"] | None:
         if not self.random_orders:
             return None
         pixels = self.spec.height * self.spec.width

@@ -101,7 +101,7 @@ class Autoregressive(Model[NetState], Samples, Completes, Embeds):
         """How many densities the model is the mean of."""
         return 1
 
-    def pixel_order(self, component: int | Array) -> Int[Array, "h*w"] | None:
+    def pixel_order(self, component: int | Array) -> Int[Array, " h*w"] | None:
         """The order in which that component takes the pixels, where it is not `order`."""
         return None
 

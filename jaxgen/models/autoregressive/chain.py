@@ -34,7 +34,7 @@ class Chain(NamedTuple):
     variables: Variables
     likelihood: Likelihood
     order: orders.Order = "raster"
-    pixels: Int[Array, "h*w"] | None = None
+    pixels: Int[Array, " h*w"] | None = None
     """An order of the pixels in place of `order`, for a network whose units have no places."""
 
     @property
