@@ -25,7 +25,7 @@ from jaxgen.model import (
     example_keys,
     labels_or_all,
 )
-from jaxgen.models.latent.inspection import active_units
+from jaxgen.models.latent.inspection import active_units, without_label
 from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import train_net
@@ -207,14 +207,9 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
         return self.posterior_mean(state.ema, batch)
 
     def embed(self, state: NetState, batch: Batch) -> Float[Array, "b z"]:
-        """The posterior mean. A conditional model's is averaged over all classes, so that it does
-        not tell the label that a classifier is to find."""
-        num, classes = len(batch["x"]), self.spec.num_classes
-        if not classes:
-            return self.posterior_mean(state.ema, batch)
-        labelled = lambda label: {**batch, "label": jnp.full(num, label)}  # noqa: E731
-        each = jax.vmap(lambda label: self.posterior_mean(state.ema, labelled(label)))
-        return each(jnp.arange(classes)).mean(0)
+        """The posterior mean, of a conditional model averaged over all classes."""
+        mean = lambda batch: self.posterior_mean(state.ema, batch)  # noqa: E731
+        return without_label(mean, self.spec, batch)
 
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
         """Which latents are in use."""
