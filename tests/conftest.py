@@ -1,5 +1,7 @@
 """Every test runs with four CPU devices, with JAX's own checks on, and with caches of its own."""
 
+import contextlib
+import functools
 import os
 import tempfile
 
@@ -7,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src import compiler
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Of all processes of the session, which inherit the name; removed when this one ends.
@@ -19,24 +22,50 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-COMPILED_QUICKLY = {
-    "test_contract", "test_precision", "test_autoregressive", "test_codec", "test_wavenet",
-    "test_sound", "test_pixelcnnpp", "test_pixelsnail", "test_streams",
-    "test_nade", "test_made", "test_readme", "test_one_file_one_line", "test_conditions",
-    "test_narrow",
+COMPILED_IN_FULL = {
+    "test_memory", "test_ppca", "test_autoencoder", "test_pixelcnn", "test_conv",
 }  # fmt: skip
-"""Modules of tests on small networks, where compiling takes most of the time."""
+"""Modules whose programs are compiled as users have them: those of memory, of bits, and of long
+training. In the others, of small networks, compiling would take most of the time."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request):
-    """With fewer optimizations, in those modules."""
-    if request.module.__name__ not in COMPILED_QUICKLY:
+    """With fewer optimizations, but for these modules."""
+    if request.module.__name__ in COMPILED_IN_FULL:
         yield
         return
+    with quickly():
+        yield
+
+
+@contextlib.contextmanager
+def quickly():
+    """Compiles without most optimizations, and without XLA's fusion emitters where this version has
+    them: they alone take three quarters of what is left."""
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        if without := _emitters_off():
+            plain = compiler.get_compile_options  # no public setting is of every program
+
+            def options(*args, env_options_overrides=None, **kwargs):
+                overrides = {**(env_options_overrides or {}), **without}
+                return plain(*args, env_options_overrides=overrides, **kwargs)
+
+            patch.setattr(compiler, "get_compile_options", options)
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def _emitters_off():
+    """The option, if this version of XLA knows it."""
+    option = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=option).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return option
 
 
 @pytest.fixture

@@ -27,18 +27,25 @@ def replicas_agree(tree):
             np.testing.assert_array_equal(first, other)
 
 
-def four_ways_to_run_a_step_agree(model, random_state):
-    """jit, vmap over seeds, shard_map and pmap."""
-    batch = batch_of(BATCH * model.minibatches, model.spec)
+def _alone(model, random_state, batch):
+    """States of two seeds, and what one step makes of each under jit; it moves every one."""
     states = [random_state(model, seed) for seed in (0, 1)]
     one = jax.jit(model.train_step)
     expected = [one(jax.random.key(i), state, batch, CLOCK) for i, state in enumerate(states)]
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), expected[0][0], states[0])
+    expected, states = jax.device_get((expected, states))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0][0], states[0])
     assert max(jax.tree.leaves(moved)) > 1e-3
+    return states, expected
 
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+def four_ways_to_run_a_step_agree(model, random_state):
+    """jit, vmap over seeds, shard_map and pmap."""
+    batch = batch_of(BATCH * model.minibatches, model.spec)
+    states, expected = _alone(model, random_state, batch)
+
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
     with_seed = lambda seed, state: model.train_step(jax.random.key(seed), state, batch, CLOCK)  # noqa: E731
-    seeds = jax.jit(jax.vmap(with_seed))(jnp.arange(2), stacked)
+    seeds = jax.device_get(jax.jit(jax.vmap(with_seed))(jnp.arange(2), stacked))
     for i in range(2):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], seeds), expected[i])
 
@@ -49,16 +56,35 @@ def four_ways_to_run_a_step_agree(model, random_state):
     close(result, expected[0])
     replicas_agree(result)
 
-    shares = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batch)
+    shares = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), jax.device_get(batch))
     mapped = jax.pmap(
         lambda key, state, batch: model.train_step(key, state, batch, CLOCK, "devices"),
         axis_name="devices",
         in_axes=(None, None, 0),
         devices=jax.devices()[:2],
     )
-    result = mapped(jax.random.key(0), states[0], shares)
+    result = jax.device_get(mapped(jax.random.key(0), states[0], shares))
     for device in range(2):
         close(jax.tree.map(lambda leaf, d=device: leaf[d], result), expected[0])
+
+
+def seeds_on_devices_are_each_alone(model, random_state):
+    """vmap over seeds inside shard_map against jit: two of the four ways in one program."""
+    batch, mesh = batch_of(BATCH * model.minibatches, model.spec), make_mesh(4)
+    states, expected = _alone(model, random_state, batch)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+
+    def step(stacked, batch):
+        one = lambda seed, state: model.train_step(  # noqa: E731
+            jax.random.key(seed), state, batch, CLOCK, AXIS
+        )
+        return jax.vmap(one)(jnp.arange(2), stacked)
+
+    result = data_parallel(step, mesh, (WHOLE, SPLIT), WHOLE)(stacked, batch)
+    replicas_agree(result)
+    result = jax.device_get(result)
+    for i in range(2):
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], result), expected[i])
 
 
 def run(model, state, devices, chunks=((0, STEPS),), compiled=None):
@@ -128,20 +154,21 @@ def seeds_together_are_each_alone(model, random_state):
         progress = on_every_device(mesh, start, state)
         expected = alone(progress, keys[i], feed.chunk(num, STEPS), jnp.int32(STEPS))
         assert expected[1].pop("sound")
-        mine = jax.tree.map(lambda m, i=i: m[:, i], metrics)
+        mine = jax.tree.map(lambda m, i=i: np.asarray(m)[:, i], metrics)
         close((of_seed(mesh, joined, i), mine), expected)
 
 
 def metrics_show_whatever_is_not_finite(model, random_state):
     """A NaN in any parameter reaches a metric, so the trainer would not apply the step."""
     batch, step = batch_of(BATCH * model.minibatches, model.spec), jax.jit(model.train_step)
-    state = random_state(model)
+    state = jax.device_get(random_state(model))
     places, tree = jax.tree.flatten_with_path(state)
     for i, (path, leaf) in enumerate(places):
         if "params" not in jax.tree_util.keystr(path):
             continue
         leaves = [value for _, value in places]
-        leaves[i] = leaf.at[(0,) * leaf.ndim].set(jnp.nan)
+        leaves[i] = np.where(np.arange(leaf.size).reshape(leaf.shape) == 0, np.nan, leaf)
+        leaves[i] = leaves[i].astype(leaf.dtype)
         _, metrics = step(jax.random.key(0), jax.tree.unflatten(tree, leaves), batch, CLOCK)
         shown = [not np.isfinite(value) for value in metrics.values()]
         assert any(shown) or "ema" in jax.tree_util.keystr(path), jax.tree_util.keystr(path)

@@ -35,7 +35,7 @@ AUTOREGRESSIVE = {n for n, model in TINY.items() if isinstance(model, Autoregres
 SHARE = AUTOREGRESSIVE - {"pixelcnn", "made"}
 """They share PixelCNN's train step, to the letter."""
 SLOW = SHARE | {"vae, in two parts", "gan, two discriminator steps"}
-"""Only the first two tests are not slow for these."""
+"""Only two tests are not slow for these."""
 
 
 @pytest.fixture(
@@ -57,9 +57,16 @@ def compiled_in_full(request, compiled_quickly):
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SMALL]
+)
 def test_four_ways_to_run_a_step_agree(name, random_state):
     contract.four_ways_to_run_a_step_agree(SMALL[name], random_state)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name in SLOW])
+def test_seeds_on_devices_are_each_alone(name, random_state):
+    contract.seeds_on_devices_are_each_alone(SMALL[name], random_state)
 
 
 @pytest.mark.parametrize("name", SMALL)
