@@ -15,6 +15,7 @@ from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
 from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
 from jaxgen.models.autoregressive.wavenet import WaveNet
+from jaxgen.models.latent.autoencoder import Autoencoder
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.runs import saved
@@ -79,6 +80,9 @@ MODELS: dict[str, Preset] = {
         DataConfig(dataset="tones"),
         TrainConfig(steps=500, batch_size=8, samples=200),
         WaveNet(_TINY_SOUND, features=4, skips=4, layers=2, head=4),
+    ),
+    "autoencoder": _on_digits(
+        Autoencoder(_DIGITS), 3000, Autoencoder(_TINY, filters=2, hidden=(8,), latents=3), 100
     ),
     "vae": _on_digits(VAE(_DIGITS), 3000, VAE(_TINY, filters=2, hidden=(8, 8), latents=3), 100),
     "gan": _on_digits(

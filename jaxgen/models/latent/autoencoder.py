@@ -1,0 +1,179 @@
+"""Autoencoders: linear, deep and convolutional, and denoising ones (Hinton & Salakhutdinov 2006,
+doi:10.1126/science.1127647; Vincent et al. 2008, doi:10.1145/1390156.1390294)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float, Int, Key
+
+from jaxgen.distributions.normal import normal_like
+from jaxgen.errors import UserError
+from jaxgen.model import Batch, Embeds, Encodes, Metric, Metrics, Model, labels_or_all
+from jaxgen.models.latent.inspection import without_label
+from jaxgen.nn.encoders import Decoder, Encoder
+from jaxgen.nn.layers import Activation
+from jaxgen.optim.net import NetState, Precision, Variables, apply_in, create, create_state
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.update import train_net
+
+
+class AutoencoderNet(nn.Module, kw_only=True):
+    """Data [b h w c] to a code [b z] and back."""
+
+    encoder: Encoder
+    decoder: Decoder
+    latents: int
+
+    def setup(self) -> None:
+        self.code = nn.Dense(self.latents)
+
+    def encode(
+        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None
+    ) -> Float[Array, "b z"]:
+        return self.code(self.encoder(x, label))
+
+    def decode(
+        self, z: Float[Array, "b z"], label: Int[Array, " b"] | None
+    ) -> Float[Array, "b h w c"]:
+        return self.decoder(z, label)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        return self.decode(self.encode(x, label), label)
+
+
+@dataclass(frozen=True)
+class Autoencoder(Model[NetState], Encodes, Embeds):
+    """The code of few numbers from which data is decoded with the least squared error. It has no
+    prior, so nothing can be drawn from it. The linear one spans what PCA does (Baldi & Hornik 1989,
+    doi:10.1016/0893-6080(89)90014-2)."""
+
+    architecture: Literal["linear", "mlp", "conv"] = "mlp"
+    """linear: one matrix each way; mlp: fully connected layers; conv: strided convolutions around
+    them."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the encoder's fully connected layers; the decoder mirrors them."""
+    filters: int = 32
+    """conv: features at full resolution, doubled at every halving."""
+    activation: Activation = "relu"
+    """What follows every layer of both networks but the last."""
+    latents: int = 16
+    """Numbers that a datum becomes."""
+    noise: float = 0.0
+    """Standard deviation of the noise that is added to what is encoded in training, in units of the
+    range [-1, 1]; the clean data are to be decoded (a denoising autoencoder)."""
+    ema: float = 0.995
+    """Decay of the parameters' moving average, which evaluation uses."""
+    accumulate: int = 1
+    """Parts that a device's batch is taken in, one after another, for memory; the step is the
+    same to rounding."""
+    precision: Precision = "float32"
+    """What the networks compute in while training; evaluation stays float32."""
+    optimizer: Optimizer = Optimizer()
+    """How the network is trained; encoder and decoder share one loss."""
+
+    metrics: ClassVar = {"error": Metric("squared error", "per image", "lower")}
+    monitor: ClassVar = "error"
+
+    def __post_init__(self) -> None:
+        if min((self.latents, self.filters, *self.hidden)) < 1:
+            raise UserError("`latents`, `filters` and `hidden` must be positive")
+        if self.noise < 0:
+            raise UserError(f"`noise` must not be negative; got {self.noise}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
+        if self.accumulate < 1:
+            raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (self.latents,)
+
+    @property
+    def multiple(self) -> int:
+        return self.accumulate
+
+    @property
+    def convolutional(self) -> bool:
+        return self.architecture == "conv"
+
+    @property
+    def network(self) -> AutoencoderNet:
+        hidden = () if self.architecture == "linear" else self.hidden
+        same: dict[str, Any] = {
+            "filters": self.filters if self.architecture == "conv" else 0,
+            "activation": self.activation, "num_classes": self.spec.num_classes,
+        }  # fmt: skip
+        encoder = Encoder(hidden=hidden, **same)
+        decoder = Decoder(shape=self.spec.shape, hidden=hidden[::-1], **same)
+        return AutoencoderNet(encoder=encoder, decoder=decoder, latents=self.latents)
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> NetState:
+        x = self.spec.to_float(batch["x"])
+        return create_state(create(self.network, self.optimizer, key, x, batch.get("label")))
+
+    def _error(
+        self,
+        variables: Variables,
+        batch: Batch,
+        noise: Float[Array, "b h w c"] | float = 0.0,
+        precision: Precision = "float32",
+    ) -> Float[Array, " b"]:
+        x = self.spec.to_float(batch["x"])
+        label = batch.get("label")
+        decoded = apply_in(precision, self.network, variables, x + noise, label)
+        return ((decoded - x) ** 2).sum((1, 2, 3))
+
+    def train_step(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        batch: Batch,
+        step: int | Int[Array, ""],
+        axis_name: str | None = None,
+    ) -> tuple[NetState, Metrics]:
+        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
+            # The parts share the key: the noise of an example follows from its index too.
+            added = normal_like(jax.random.clone(key), batch["index"], self.spec.shape)
+            noise = self.noise * added if self.noise else 0.0
+            error = self._error(variables, batch, noise, self.precision).mean()
+            return error, ({"error": error}, {})
+
+        settings = self.optimizer, self.ema, state
+        return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
+
+    def eval_step(
+        self, key: Key[Array, ""], state: NetState, batch: Batch
+    ) -> dict[str, Float[Array, " b"]]:
+        """The squared error between data and what is decoded, floats in [-1, 1], summed over
+        sub-pixels; nothing is added to the data."""
+        return {"error": self._error(state.ema, batch)}
+
+    def encode(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Float[Array, "b z"]:
+        return self._encoded(state, batch)
+
+    def embed(self, state: NetState, batch: Batch) -> Float[Array, "b z"]:
+        """The code, of a conditional model averaged over all classes."""
+        return without_label(lambda batch: self._encoded(state, batch), self.spec, batch)
+
+    def _encoded(self, state: NetState, batch: Batch) -> Float[Array, "b z"]:
+        x = self.spec.to_float(batch["x"])
+        label = batch.get("label")
+        return apply_in("float32", self.network, state.ema, x, label, method="encode")
+
+    def decode(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None = None,
+        start: int | Int[Array, ""] = 0,
+    ) -> Float[Array, "b h w c"]:
+        label = labels_or_all(self.spec, label, len(z), start)
+        return apply_in("float32", self.network, state.ema, z, label, method="decode")
+
+    def facts(self) -> dict[str, str]:
+        return {"latents": f"{self.latents}, without a prior"}
