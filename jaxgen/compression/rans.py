@@ -10,6 +10,7 @@ Our own, because a level that is decoded decides the network's next input: coder
 compiled program, which a library on the host would leave at every sub-pixel.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -63,6 +64,12 @@ def quantize(log_masses: Float[Array, "b k"]) -> UInt32[Array, "b k"]:
     among = jnp.where(sizes == sizes.max(-1, keepdims=True), number, levels)
     likeliest = number == among.min(-1, keepdims=True)
     return jnp.where(likeliest, sizes + spare, sizes).astype(jnp.uint32)
+
+
+def least_bits(levels: int) -> float:
+    """Bits that any symbol of so many levels adds to a file, at least: half of what the likeliest
+    one carries, whatever rounding takes away."""
+    return math.log2(TOTAL / (TOTAL - levels + 1)) / 2
 
 
 def starts(sizes: UInt32[Array, "b k"]) -> UInt32[Array, "b k"]:
@@ -132,8 +139,8 @@ def encode(
     def turn(x: Array, slot: Slot) -> tuple[Array, tuple[Array, Array]]:
         start, size = slot
         coded, size = size > 0, jnp.maximum(size, 1)
-        limit = size << (32 - BITS)
-        count = sum((x >> 8 * i >= limit).astype(jnp.uint32) for i in range(MOST))
+        # Not x >= size << 12: the size of a level that is certain is 2^20, and 2^32 would be 0.
+        count = sum((x >> 32 - BITS + 8 * i >= size).astype(jnp.uint32) for i in range(MOST))
         count = jnp.where(coded, count, 0)[:, None]
         place = jnp.arange(MOST, dtype=jnp.uint32)[None]
         there = place < count

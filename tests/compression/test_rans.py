@@ -27,6 +27,7 @@ def tables():
         "uniform": np.full((1, 256), 1 / 256),
         "uniform with a remainder": np.full((1, 7), 1 / 7),
         "one level has all": one,
+        "the only level": np.ones((1, 1)),
         "a tie": np.array([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]),
     }
 
@@ -59,7 +60,7 @@ def test_what_is_not_finite_is_coded_as_uniform():
     assert (abs(sizes - 2**20 / 5) < 5).all()
 
 
-@pytest.mark.parametrize("levels", [2, 15, 16, 17, 256, 300])
+@pytest.mark.parametrize("levels", [1, 2, 15, 16, 17, 256, 300])
 def test_starts_are_the_exact_sums_before(levels):
     sizes = np.asarray(quantize(np.random.default_rng(0).normal(size=(9, levels)) * 4))
     expected = np.cumsum(sizes.astype(np.int64), -1) - sizes
@@ -112,6 +113,64 @@ def symbols(name, steps=60, batch=32):
     # Unlikely levels too: those that take the most bytes.
     levels = np.where(rng.random(levels.shape) < 0.05, rng.integers(masses.shape[1]), levels)
     return sizes, starts, levels, np.arange(batch) < 27
+
+
+@pytest.mark.parametrize("spread", [0.0, 40.0])
+def test_every_number_of_levels_comes_back(spread):
+    """From one, which is certain, to 256: each example has another number of them, as many entries
+    of its table being empty as it has less. Flat, and nearly certain."""
+    most, steps = 256, 5
+    count = np.arange(1, most + 1)
+    logs = np.random.default_rng(0).normal(0, spread + 1e-9, (most, most))
+    sizes = np.zeros((most, most), np.uint32)
+    for k in count:  # by the definition: at least 1 each, the rest to the likeliest
+        share = np.exp(logs[k - 1, :k] - logs[k - 1, :k].max())
+        sizes[k - 1, :k] = 1 + np.floor((2**20 - k) * share / share.sum())
+        sizes[k - 1, np.argmax(sizes[k - 1])] += 2**20 - sizes[k - 1].sum()
+    starts = np.cumsum(sizes, -1, dtype=np.uint32) - sizes
+    levels = np.random.default_rng(1).integers(0, count, (steps, most))
+    levels[0] = sizes.argmax(-1)
+    rows = np.arange(most)[None]
+    slots = rans.Slot(starts[rows, levels], sizes[rows, levels])
+    first = rans.LOW + np.arange(rans.LANES, dtype=np.uint32) * 2**24 * 15
+    lanes, out, there = rans.encode(first, slots)
+    stream = rans.join(out, there)
+
+    @jax.jit
+    def decode(lanes, stream):
+        def step(reader, _):
+            return rans.decode(reader, stream, sizes, starts, jnp.ones(most, bool))
+
+        return jax.lax.scan(step, rans.Reader(lanes, jnp.int32(0)), None, steps)
+
+    padded = np.frombuffer(stream + bytes(rans.MOST), np.uint8)
+    reader, found = decode(lanes, padded)
+    np.testing.assert_array_equal(found, levels)
+    np.testing.assert_array_equal(reader.lanes, first)
+    assert int(reader.place) == len(stream)
+
+
+def test_a_level_that_is_certain_costs_nothing():
+    """Its size is 2^20: the bound above which bytes go out is 2^32, which uint32 has not."""
+    slots = rans.Slot(np.zeros((9, 32), np.uint32), np.full((9, 32), 2**20, np.uint32))
+    first = np.linspace(2**24, 2**32 - 1, rans.LANES).astype(np.uint32)
+    lanes, out, there = rans.encode(first, slots)
+    np.testing.assert_array_equal(lanes, first)
+    assert rans.join(out, there) == b""
+
+
+def test_no_symbol_adds_less_than_the_least():
+    """`least_bits` bounds how many images a file can hold, from its bytes."""
+    steps = 10_000
+    for levels in (2, 17, 256):
+        certain = 2**20 - levels + 1  # the largest size
+        slots = rans.Slot(np.zeros((steps, 16), np.uint32),
+                          np.full((steps, 16), certain, np.uint32))  # fmt: skip
+        first = np.full(rans.LANES, rans.LOW, np.uint32)
+        lanes, out, there = rans.encode(first, slots)
+        grown = np.log2(np.asarray(lanes, float) / rans.LOW).sum() + 8 * len(rans.join(out, there))
+        bits = grown / (steps * 16)
+        assert rans.least_bits(levels) < bits < 2.2 * rans.least_bits(levels)
 
 
 @pytest.mark.parametrize("name", tables())
