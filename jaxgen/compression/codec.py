@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32, UInt8
+from jaxtyping import Array, Bool, Int, Int32, UInt8, UInt32
 
 from jaxgen.causal import samplers
 from jaxgen.compression import file_format, rans
@@ -26,6 +26,8 @@ from jaxgen.runs.digest import digest
 
 CHUNK = 64
 """Images that are coded at a time; a multiple of `rans.LANES`."""
+MOST_CHUNK = 1024
+"""Images at a time of the files that are read: what bounds the memory for them."""
 
 Tell = Callable[[int], Any]
 
@@ -80,25 +82,25 @@ def decompress(
             "the run, and the --checkpoint, that compressed it"
         )
     device, chunk = jax.devices()[0], header.chunk
-    state = jax.device_put(state, device)
+    first, coded_bytes = _parts(model, header, payload)
+    state, lanes = jax.device_put((state, first), device)
     step, window = _step(model, chunk), _window(model, chunk)
-    head = 4 * rans.LANES
-    lanes = jax.device_put(np.frombuffer(payload[:head], "<u4").astype(np.uint32), device)
-    stream = np.frombuffer(payload[head:] + bytes(window), np.uint8)
-    images = np.zeros((header.num, *model.spec.shape), np.uint8)
-    label, place = np.zeros(header.num, np.int32), 0
+    stream, place = np.frombuffer(coded_bytes + bytes(window), np.uint8), 0
     given = np.zeros((chunk, *model.spec.shape), np.uint8), np.zeros(chunk, np.int32)
+    pieces = [[x[:0] for x in given]]
     for start in range(0, header.num, chunk):
         coded = np.arange(chunk) < header.num - start
         reader = rans.Reader(lanes, jnp.int32(0))
         now = stream[place : place + window]
         (lanes, read), drawn, _ = step(state, reader, now, given, coded, True)
-        # A stream that leads astray may ask for bytes after its end.
-        place = min(place + int(read), len(stream) - window)
-        here = slice(start, start + chunk)
-        images[here], label[here] = (np.asarray(x)[coded] for x in drawn)
+        place += int(read)
+        if place > len(coded_bytes):
+            break  # a stream that leads astray asks for bytes after its end
+        pieces.append([np.asarray(x)[coded] for x in drawn])
         tell(int(coded.sum()))
-    if not np.array_equal(lanes, _first_lanes(_digest(images, label))):
+    images, label = map(np.concatenate, zip(*pieces, strict=True))
+    whole = len(images) == header.num and place == len(coded_bytes)
+    if not (whole and np.array_equal(lanes, _first_lanes(_digest(images, label)))):
         raise UserError(
             "it is whole and belongs to this model, but decodes to other images than were "
             "compressed: this machine, JAX version or number of threads rounds differently. It "
@@ -106,6 +108,29 @@ def decompress(
             "decompress it where it was written"
         )
     return images, label if model.spec.num_classes else None
+
+
+def verify(
+    model: Autoregressive,
+    state: NetState,
+    data: bytes,
+    images: UInt8[np.ndarray, "n h w c"],
+    label: Int[np.ndarray, " n"] | None = None,
+    tell: Tell = lambda count: None,
+) -> None:
+    """Raises UserError unless these images and labels come back from the file."""
+    try:
+        back, labels = decompress(model, state, data, tell)
+        same = np.array_equal(back, images)
+        same &= labels is None or label is None or np.array_equal(labels, label)
+    except UserError:
+        same = False
+    if not same:
+        raise UserError(
+            "compress: what was coded does not decode to the images, for this machine does not "
+            "compute the same numbers twice; nothing was written. Try again on a CPU "
+            "(JAX_PLATFORMS=cpu)"
+        )
 
 
 def fingerprint(model: Autoregressive, state: NetState) -> bytes:
@@ -194,6 +219,28 @@ def _same_kernels() -> dict[str, str] | None:
 def _window(model: Autoregressive, chunk: int) -> int:
     """The bytes that a chunk reads at most."""
     return rans.MOST * chunk * (model.spec.dims + 1)
+
+
+def _parts(
+    model: Autoregressive, header: Header, payload: bytes
+) -> tuple[UInt32[np.ndarray, " lanes"], bytes]:
+    """The states that decoding starts from, and the stream of bytes; or a UserError for what
+    `compress` never writes, before any memory is taken for the images."""
+    num, chunk, head = header.num, header.chunk, 4 * rans.LANES
+    lanes = np.frombuffer(payload[:head].ljust(head, b"\0"), "<u4").astype(np.uint32)
+    least = num * model.spec.dims * rans.least_bits(model.spec.levels)
+    if chunk not in range(rans.LANES, MOST_CHUNK + 1, rans.LANES):
+        wrong = f"{chunk} images at a time"
+    elif (lanes < rans.LOW).any():
+        wrong = f"a payload of {len(payload):,} bytes that begins with no states"
+    elif num == 0 or least > 8 * len(payload):
+        wrong = f"{num:,} images in {len(payload):,} bytes"
+    else:
+        return lanes, payload[head:]
+    raise UserError(
+        f"it has {wrong}, which jaxgen compress does not write: it was changed after that; copy "
+        "it again, or compress the images again"
+    )
 
 
 def _filled(some: np.ndarray) -> np.ndarray:

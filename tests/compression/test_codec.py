@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+import tracemalloc
 import zlib
 
 import jax
@@ -90,6 +91,32 @@ def test_any_number_of_images(num, case):
     back, labels = codec.decompress(model, state, data)
     np.testing.assert_array_equal(back, images[:num])
     np.testing.assert_array_equal(labels, label[:num])
+
+
+def test_a_single_class_is_certain_and_costs_nothing(random_state):
+    """Its frequency is 2^20, all there is; from 65 images on a file could not be read again."""
+    fields = {**SMALL, "order": "raster"}
+    model = GatedPixelCNN(DataSpec(3, 3, 1, 2, num_classes=1), **fields)
+    state = random_state(model)
+    images = np.random.default_rng(0).integers(2, size=(130, 3, 3, 1), dtype=np.uint8)
+    label = np.zeros(130, np.int32)
+    data = codec.compress(model, state, images, label)
+    codec.verify(model, state, data, images, label)
+    ideal = nll_in_bytes(model, state, images, label)
+    assert len(data) - codec.header_size(data) < 1.001 * ideal + rans.LANES
+
+
+def test_what_does_not_come_back_is_told(case):
+    """A file of other images, and one that another network reads otherwise."""
+    model, state, images, label = case("gated, conditional, columns")
+    images, label = images[:9], label[:9]
+    data = codec.compress(model, state, images, label)
+    codec.verify(model, state, data, images, label)
+    shifted = state.replace(ema=jax.tree.map(lambda x: x + 1e-3, state.ema))
+    for other in ((state, data, images[::-1], label), (state, data, images, label[::-1]),
+                  (state, data[:-1], images, label), (shifted, data, images, label)):  # fmt: skip
+        with pytest.raises(UserError, match="does not decode to the images"):
+            codec.verify(model, *other)
 
 
 def test_nothing_but_the_images_and_labels_decides(case):
@@ -210,6 +237,33 @@ def test_a_payload_that_leads_astray_is_refused(file, case):
     rng = np.random.default_rng(0)
     for wrong in (payload[:64], payload[:64] + bytes(len(payload)), rng.bytes(len(payload))):
         assert "other images" in refused(model, state, file_format.pack(header, wrong))
+
+
+def test_a_forged_header_takes_no_memory(file, case):
+    """Whatever it says under a right checksum: sizes are bounded by the file."""
+    model, state, *_ = case("pixelcnn")
+    header, payload = file_format.unpack(file)
+
+    def told(payload=payload, **changed):
+        return refused(model, state, file_format.pack(header._replace(**changed), payload))
+
+    for chunk in (0, 7, 63, 2048, 2**16 - 16):
+        assert f"it has {chunk} images at a time" in told(chunk=chunk)
+    tracemalloc.start()
+    for num in (0, 2**24, 2**32 - 1):
+        assert f"it has {num:,} images in {len(payload):,} bytes" in told(num=num)
+    for wrong in (b"", b"x", payload[:63], bytes(64), b"\xff" * 61):
+        assert "that begins with no states" in told(payload=wrong, num=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+    # More images than there are, within what the bytes could hold: it stops where the bytes end.
+    counted = []
+    data = file_format.pack(header._replace(num=50_000), payload)
+    with pytest.raises(UserError, match="other images"):
+        codec.decompress(model, state, data, counted.append)
+    assert sum(counted) < 1000
+    assert "other images" in told(payload + b"\0")
 
 
 def test_the_first_states_are_the_digest_of_the_images(file, case):
