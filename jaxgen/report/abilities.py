@@ -65,12 +65,8 @@ def interpolations(subject: Subject, results: Results) -> Look | None:
     label = _every_class(model.spec, ROWS)
     both = None if label is None else np.concatenate([label, label])
     ends = subject.able("draw_latents", 2 * ROWS, {"label": both})
-    a, b = (
-        [jnp.asarray(part) for part in np.split(end, np.cumsum(model.groups)[:-1], axis=-1)]
-        for end in (ends[:ROWS], ends[ROWS:])
-    )
-    walks = [np.asarray(interpolate(*pair, COLUMNS)) for pair in zip(a, b, strict=True)]
-    x = decoded(subject, np.concatenate(walks, -1), label)
+    a, b = map(jnp.asarray, np.split(ends, 2))
+    x = decoded(subject, np.asarray(interpolate(a, b, COLUMNS, model.groups)), label)
     caption = "Between pairs of latents (left and right), a pair a row"
     return Look("Interpolations", (figure(x, model.spec, caption),))
 

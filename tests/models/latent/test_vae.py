@@ -466,5 +466,30 @@ def test_interpolation_ends_and_lengths():
     np.testing.assert_allclose(np.linalg.norm(path, axis=-1), 1, atol=1e-6)
     cosines = (path[:, 1:] * path[:, :-1]).sum(-1)
     np.testing.assert_allclose(cosines, np.broadcast_to(cosines[:, :1], cosines.shape), atol=1e-5)
-    np.testing.assert_allclose(interpolate(a, a, 5), np.repeat(a[:, None], 5, 1), atol=1e-4)
-    assert np.isfinite(interpolate(a, -a, 5)).all()
+    np.testing.assert_allclose(interpolate(a, a, 5), np.repeat(a[:, None], 5, 1), atol=1e-6)
+    # Direction and length change apart: between vectors of two lengths the length is even.
+    path = np.asarray(interpolate(a, 3 * unit(b), 5), np.float64)
+    first = np.linalg.norm(a, axis=-1, keepdims=True)
+    np.testing.assert_allclose(
+        np.linalg.norm(path, axis=-1), first + np.linspace(0, 1, 5) * (3 - first), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("a, b", [
+    ([-0.349], [0.474]), ([0.5], [2.0]), ([0.0], [1.0]), ([1.0, 0.0, 0.0], [-2.0, 1e-6, 0.0]),
+    ([0.0, 0.0], [1.0, 2.0]), ([0.0, 0.0], [0.0, 0.0]), ([3.0, 4.0], [6.0, 8.0 + 1e-6]),
+])  # fmt: skip
+def test_where_there_is_no_great_circle_the_way_is_straight(a, b):
+    """Opposite ways, the same way, and zero vectors: nothing is divided by next to nothing."""
+    a, b = jnp.float32([a]), jnp.float32([b])
+    t = np.linspace(0, 1, 7)[None, :, None]
+    expected = (1 - t) * np.asarray(a)[:, None] + t * np.asarray(b)[:, None]
+    np.testing.assert_allclose(interpolate(a, b, 7), expected, atol=1e-6)
+
+
+def test_parts_of_a_latent_go_each_their_own_way():
+    a, b = (jnp.asarray(x) for x in np.random.default_rng(0).normal(size=(2, 4, 5)))
+    parts = [interpolate(a[:, s], b[:, s], 6) for s in (np.s_[:2], np.s_[2:])]
+    found = interpolate(a, b, 6, (2, 3))
+    np.testing.assert_array_equal(found, np.concatenate(parts, -1))
+    assert np.abs(found - interpolate(a, b, 6)).max() > 0.1
