@@ -163,6 +163,34 @@ BY_HAND = {
 }  # fmt: skip
 
 
+def test_no_weight_is_lost_among_many_small_ones(key):
+    """Log weights near -10,000 are a thousandth apart in float32: a running log-sum-exp of them
+    stands still, and was three nats too low after 50,000."""
+    offset = jnp.float32([-1e4, -2.5e3, 0.0])
+    draw = lambda key: offset + jax.random.normal(key, (3,))  # noqa: E731
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(50_000))
+    each = np.asarray(jax.jit(jax.vmap(draw))(keys), np.float64)
+    for k in (500, 50_000):
+        bound = jax.jit(lambda k=k: importance_weighted_bound(draw, key, k))()
+        expected = scipy.special.logsumexp(each[:k], 0) - np.log(k)
+        np.testing.assert_allclose(bound, expected, rtol=2e-7, atol=1e-4)
+
+
+def test_bound_of_weights_that_are_zero_or_no_number(key):
+    """A weight of zero adds nothing, also where it comes first; what is no number stays that."""
+    log_w = jnp.float32([[-jnp.inf, -1.0, 2.0], [-jnp.inf] * 3, [1.0, jnp.nan, 0.0]])
+    first = jax.random.fold_in(key, 0)
+
+    def draw(key):  # the first one of each, then a weight of zero
+        is_first = (jax.random.key_data(key) == jax.random.key_data(first)).all()
+        return jnp.where(is_first, log_w[:, 0], log_w[:, 1])
+
+    found = importance_weighted_bound(draw, key, 2)
+    np.testing.assert_allclose(found, [-1 - np.log(2), -np.inf, np.nan], rtol=1e-6)
+    shifted = lambda x: importance_weighted_bound(lambda k: draw(k) + x, key, 2)[0]  # noqa: E731
+    assert jax.grad(shifted)(jnp.zeros(3))[0] == 1.0
+
+
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_adversarial_losses_by_hand(name):
     logits = jnp.array([0.0, LN3, -LN3])
