@@ -15,6 +15,10 @@ import numpy as np
 
 HIDDEN = (128, 64)
 COMPONENTS = 64
+VARIANCE, LEAST = 0.95, 8
+"""Principal components are kept until they hold this share of the variance, so many at least:
+whitening gives those of next to none as much weight as the first ones, and then noise of one level
+would be farther from real images than a constant picture is."""
 MAX_EXAMPLES = 20_000
 """A larger training split is represented by a seeded draw of this size."""
 MAX_BYTES = 2**30
@@ -196,11 +200,12 @@ def _shifted(images: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _pca(x: np.ndarray, seed: int) -> Layers:
-    """One linear layer; z-scoring then whitens it, but for components of next to no variance."""
+    """One linear layer, which z-scoring then whitens."""
     from sklearn.decomposition import PCA
 
     pca = PCA(min(COMPONENTS, *x.shape), random_state=seed, copy=False).fit(x)
-    weight = np.asarray(pca.components_).T
+    enough = 1 + int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), VARIANCE))
+    weight = np.asarray(pca.components_)[: max(enough, LEAST)].T
     return ((weight, -pca.mean_ @ weight),)
 
 

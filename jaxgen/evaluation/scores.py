@@ -166,7 +166,8 @@ class Panel(NamedTuple):
     """frechet, kernel, precision, recall, coverage; with classes also histogram_kl (nats) and
     classes_present: those predicted at least a quarter as often as in the reference."""
     floor: dict[str, float]
-    """The same scores of as many training images, which no model is expected to beat."""
+    """The same scores of as many training images: what copying them would get. A model may do
+    better, as one that is chosen by a score does, or where the splits differ."""
     protocol: str
 
 
@@ -179,22 +180,27 @@ def panel(
     seed: int = 0,
 ) -> Panel:
     """Returns the scores of fake [m h w c] against reference [n h w c], the held-out `split`;
-    the floor compares a seeded draw of m images of train [t h w c] (all, if t < m)."""
+    the floor compares a seeded draw of m images of train [t h w c] (all, if t < m). Scores by
+    neighbours depend on how many there are, and take equally many of all three."""
     rng = np.random.default_rng(seed)
     real, fake_part = _subset(rng, reference, MAX_REFERENCE), _subset(rng, fake, MAX_REFERENCE)
     floor = _subset(rng, train, len(fake_part))
+    near = min(len(real), len(fake_part), len(floor))
     protocol = (
         f"FD[{features.name}] fitted on train {features.examples} seed={features.seed}, "
         f"reference={split} {len(real)} of {len(reference)}, samples={len(fake_part)} of "
-        f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS}, seed={seed}"
+        f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS} of {near} each, seed={seed}"
     )
-    values, floors = (_scores(features, real, images) for images in (fake_part, floor))
+    values, floors = (_scores(features, real, images, near, seed) for images in (fake_part, floor))
     return Panel(values, floors, protocol)
 
 
-def _scores(features: Features, reference: np.ndarray, images: np.ndarray) -> dict[str, float]:
+def _scores(
+    features: Features, reference: np.ndarray, images: np.ndarray, size: int, seed: int
+) -> dict[str, float]:
+    """All scores, those by neighbours of `size` images each."""
     real, fake = features.embed(reference), features.embed(images)
-    near = prdc(real, fake)
+    near = prdc(*(_subset(np.random.default_rng(seed), x, size) for x in (real, fake)))
     scores = {
         "frechet": frechet_distance(real, fake),
         "kernel": kernel_distance(real, fake),

@@ -168,10 +168,31 @@ def test_unlabelled_features_are_white(digits):
     (images, _), _ = digits
     fitted = fit_features(images, None, LEVELS)
     embedded = fitted.embed(images)
-    assert fitted.predict(images) is None and fitted.name == "pca64/custom"
+    flat = images.reshape(len(images), -1)
+    variance = np.linalg.eigvalsh(np.cov(flat, rowvar=False))[::-1]
+    enough = 1 + int((variance.cumsum() / variance.sum() < 0.95).sum())
+    assert fitted.predict(images) is None and fitted.name == f"pca{enough}/custom"
     correlation = embedded.T @ embedded / len(images)
-    np.testing.assert_allclose(np.diag(correlation)[:50], 1, atol=1e-6)
-    np.testing.assert_allclose(correlation, np.diag(np.diag(correlation)), atol=1e-6)
+    np.testing.assert_allclose(correlation, np.eye(enough), atol=1e-6)
+
+
+def test_unlabelled_features_rank_slight_noise_before_a_constant_picture(digits, rng):
+    """A level up or down changes every component alike, those of next to no variance too."""
+    (train, _), (test, _) = digits
+    features = fit_features(train, None, LEVELS)
+    noise = rng.integers(-1, 2, test.shape)
+    slight = np.clip(test + noise, 0, LEVELS - 1).astype(np.uint8)
+    constant = np.broadcast_to(np.round(train.mean(0)).astype(np.uint8), test.shape)
+    reference = scores.Reference.of(features, test)
+    real, *others = (reference.frechet(x) for x in (train[:447], slight, constant))
+    assert others[0] < real < others[1] / 4
+
+
+def test_few_dimensions_are_all_kept(rng):
+    """Points on a thin line: what lies beside it is another thing."""
+    x = (rng.normal(size=(500, 1)) * [1, 1] + rng.normal(size=(500, 1)) * [0.03, -0.03]) / 4
+    features = fit_features(x.astype(np.float32).reshape(500, 1, 1, 2), None, 0)
+    assert features.name == "pca2/custom"
 
 
 def test_rare_units_do_not_rule(digits):
@@ -235,8 +256,18 @@ def test_panel(digits, features, rng):
         assert bad.values["coverage"] < 0.75 * good.values["coverage"]
     assert good.protocol == (
         "FD[mlp128-64/digits] fitted on train 1000 seed=0, reference=test 224 of 224, "
-        "samples=223 of 223, floor=train draw of 223, k=5, seed=0"
+        "samples=223 of 223, floor=train draw of 223, k=5 of 223 each, seed=0"
     )
+
+
+def test_scores_by_neighbours_compare_equal_numbers(digits, features, rng):
+    """200 real images cover as much of 800 others as of 200: 0.65 of them before."""
+    images = rng.permutation(np.concatenate([digits[0][0], digits[1][0]]))
+    fake, others, train = images[:200], images[200:1000], images[1000:]
+    few, many = (scores.panel(features, x, fake, train) for x in (others[:200], others))
+    for name in ("precision", "recall", "coverage"):
+        found = [panel[name] for each in (few, many) for panel in (each.values, each.floor)]
+        assert min(found) > 0.9 and max(found) - min(found) < 0.06
 
 
 def test_every_score_is_declared(digits, features):
