@@ -64,14 +64,19 @@ def summarize(results: Sequence[Results]) -> Summary:
         {s.name: s.numbers() for s in each.sections} for each in results
     ]
     sections = {
-        kind.name: {
-            name: _spread([seed[kind.name][name] for seed in numbers])
-            for name in numbers[0].get(kind.name, {})
-        }
-        for kind in KINDS
+        kind.name: _spreads([seed.get(kind.name, {}) for seed in numbers]) for kind in KINDS
     }
     seeds, steps = zip(*((r.about.seed, r.about.step) for r in results), strict=True)
     return Summary(results[0].about, seeds, steps, sections)
+
+
+def _spreads(numbers: list[Mapping[str, Number]]) -> dict[str, Spread]:
+    """Every number that a seed has; of a seed that lacks it, it counts as not finite."""
+    known = {name: number for seed in reversed(numbers) for name, number in seed.items()}
+    return {
+        name: _spread([seed.get(name, Number(number.metric, None)) for seed in numbers])
+        for name, number in known.items()
+    }
 
 
 def _spread(numbers: list[Number]) -> Spread:

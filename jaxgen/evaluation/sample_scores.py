@@ -29,7 +29,8 @@ class Classes:
 
 @dataclass(frozen=True)
 class Scores(Section):
-    """Scores of samples, and the same scores of as many real training examples."""
+    """Scores of samples, and the same scores of as many real training examples; none where there
+    are too few, as the protocol then says."""
 
     name: ClassVar = "scores"
 
@@ -45,12 +46,16 @@ class Scores(Section):
             (str(_metric(n)), x, self.floor[n], _metric(n).better) for n, x in self.model.items()
         )
         train = f"train {about.datum}s"
+        if not rows:
+            return (Table("Scores of samples", ("score", about.model), (), self.protocol),)
         return (
             Table(
                 f"{self.samples} samples against the {about.split} split",
                 ("score", about.model, train, "better"),
                 rows,
-                f"{train}: the same scores of real {about.datum}s, the floor. {self.protocol}",
+                f"{train}: the same scores of real {about.datum}s, the floor. A model that copies "
+                "its training set reaches it: that shows in the distance to the nearest one alone. "
+                f"{self.protocol}",
             ),
         )
 
@@ -70,16 +75,21 @@ def _metric(name: str) -> Metric:
 
 
 def sample_scores(subject: Subject) -> Scores | None:
-    """The panel of scores and the class histogram; None where it would mean nothing: on the train
-    split, which is the floor itself, and on splits too small for its neighbours."""
+    """The panel of scores and the class histogram, or why there is none: where there are too few
+    examples for its neighbours. None on the train split, which is the floor itself."""
     dataset, spec, split = subject.dataset, subject.dataset.spec, subject.split
     if split == "train" or subject.samples is None:
         return None
     drawn = subject.samples[: subject.run.train.samples]
     sound = np.isfinite(drawn).all((1, 2, 3))
     train = np.asarray(dataset.materialize("train").x)
-    if min(len(subject.data), len(train), sound.sum()) <= scores.NEIGHBOURS:
-        return None
+    few = len(subject.data), len(train), int(sound.sum())
+    if min(few) <= scores.NEIGHBOURS:
+        why = (
+            f"left out: they need more than {scores.NEIGHBOURS} of each, and there are {few[0]} "
+            f"{split} examples, {few[1]} train examples and {few[2]} samples that are finite"
+        )
+        return Scores(0, {}, {}, why, None)
     features = features_of(dataset, subject.directory)
     reference, fake, train = (
         scored(x, spec) for x in (np.asarray(subject.data.x), drawn[sound], train)

@@ -7,6 +7,7 @@ Our own rather than a library's: those that have these scores bring PyTorch and 
 ImageNet along; neighbours and distances are scikit-learn's.
 """
 
+import math
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -17,6 +18,8 @@ from jaxgen.model import Metric
 
 MAX_REFERENCE = 10_000
 """A larger reference split, or set of samples, is represented by a seeded draw of this size."""
+MAX_TRAIN = 100_000
+"""A larger training split is represented so where the nearest of its images is looked for."""
 NEIGHBOURS = 5
 """The k of precision, recall, density and coverage."""
 METRICS: dict[str, Metric] = {
@@ -25,6 +28,9 @@ METRICS: dict[str, Metric] = {
     "precision": Metric("precision", f"share of samples, k = {NEIGHBOURS}", "higher"),
     "recall": Metric("recall", f"share of real data, k = {NEIGHBOURS}", "higher"),
     "coverage": Metric("coverage", f"share of real data, k = {NEIGHBOURS}", "higher"),
+    "nearest": Metric(
+        "distance to the nearest train example", "over that of real data; 0 = copies, 1 = new"
+    ),
     "histogram_kl": Metric("KL of the class histograms", "nats", "lower"),
     "classes_present": Metric("classes present", "", "higher"),
 }
@@ -125,6 +131,14 @@ def _radius(x: np.ndarray, k: int) -> np.ndarray:
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(x).kneighbors()[0][:, -1]
 
 
+def nearest(known: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Returns the distance [n] of features x [n d] to the nearest of those that are known [m d]."""
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(x)[1][:, 0]
+    return np.linalg.norm(x - known[index], axis=1)  # the index's own loses half of the digits
+
+
 def class_histogram(classes: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns the share [num_classes] of each class among classes [n]."""
     return np.bincount(classes, minlength=num_classes) / len(classes)
@@ -163,7 +177,8 @@ class Panel(NamedTuple):
     """Scores of samples, the floor of each, and how they were measured."""
 
     values: dict[str, float]
-    """frechet, kernel, precision, recall, coverage; with classes also histogram_kl (nats) and
+    """frechet, kernel, precision, recall, coverage; nearest: the mean distance to the nearest
+    training image, over that of reference images; with classes also histogram_kl (nats) and
     classes_present: those predicted at least a quarter as often as in the reference."""
     floor: dict[str, float]
     """The same scores of as many training images: what copying them would get. A model may do
@@ -186,35 +201,50 @@ def panel(
     real, fake_part = _subset(rng, reference, MAX_REFERENCE), _subset(rng, fake, MAX_REFERENCE)
     floor = _subset(rng, train, len(fake_part))
     near = min(len(real), len(fake_part), len(floor))
+    known = _subset(rng, train, MAX_TRAIN)
     protocol = (
         f"FD[{features.name}] fitted on train {features.examples} seed={features.seed}, "
         f"reference={split} {len(real)} of {len(reference)}, samples={len(fake_part)} of "
-        f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS} of {near} each, seed={seed}"
+        f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS} of {near} each, "
+        f"nearest of train {len(known)}, seed={seed}"
     )
-    values, floors = (_scores(features, real, images, near, seed) for images in (fake_part, floor))
+    embedded = [features.embed(x) for x in (real, fake_part, floor)]
+    seen = features.embed(known)
+    apart = nearest(seen, embedded[0]).mean()
+    values, floors = (
+        {
+            **_distances(embedded[0], x, near, seed),
+            # To what a copy's distance is zero: features round as a chunk of images is cut.
+            "nearest": round(float(nearest(seen, x).mean() / apart), 6) if apart else math.nan,
+            **_classes(features, real, images),
+        }
+        for x, images in zip(embedded[1:], (fake_part, floor), strict=True)
+    )
     return Panel(values, floors, protocol)
 
 
-def _scores(
-    features: Features, reference: np.ndarray, images: np.ndarray, size: int, seed: int
-) -> dict[str, float]:
-    """All scores, those by neighbours of `size` images each."""
-    real, fake = features.embed(reference), features.embed(images)
-    near = prdc(*(_subset(np.random.default_rng(seed), x, size) for x in (real, fake)))
-    scores = {
+def _distances(real: np.ndarray, fake: np.ndarray, size: int, seed: int) -> dict[str, float]:
+    """Scores of features [n d] and [m d], those by neighbours of `size` of each."""
+    some = [_subset(np.random.default_rng(seed), x, size) for x in (real, fake)]
+    near = prdc(some[0], some[1])
+    return {
         "frechet": frechet_distance(real, fake),
         "kernel": kernel_distance(real, fake),
         "precision": near.precision,
         "recall": near.recall,
         "coverage": near.coverage,
     }
+
+
+def _classes(features: Features, reference: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    """Scores of the predicted classes; none where the features have no classes."""
     true, seen = features.predict(reference), features.predict(images)
-    if true is not None and seen is not None:
-        size = int(max(true.max(), seen.max())) + 1
-        p, q = class_histogram(true, size), class_histogram(seen, size)
-        scores["histogram_kl"] = histogram_kl(q, p)
-        scores["classes_present"] = float(np.sum((p > 0) & (q >= p / 4)))
-    return scores
+    if true is None or seen is None:
+        return {}
+    size = int(max(true.max(), seen.max())) + 1
+    p, q = class_histogram(true, size), class_histogram(seen, size)
+    present = float(np.sum((p > 0) & (q >= p / 4)))
+    return {"histogram_kl": histogram_kl(q, p), "classes_present": present}
 
 
 def _subset(rng: np.random.Generator, images: np.ndarray, size: int) -> np.ndarray:

@@ -33,6 +33,7 @@ from jaxgen.media import kinds
 from jaxgen.media.points import in_units
 from jaxgen.model import Model
 from jaxgen.parallel.mesh import make_mesh
+from jaxgen.report.tables import text
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.runs.state import keys_of
 from jaxgen.spec import DataSpec
@@ -189,6 +190,15 @@ def test_who_cannot_sample_has_no_scores_and_who_has_no_density_no_likelihood(tm
     assert list(as_json["metrics"]) == ["error"] and as_json["inspection"] == {}
     assert Results.from_json(json.loads(json.dumps(as_json))) == found
     assert sample_scores(subject_of(Linear(IMAGES), tmp_path, split="train")) is None
+
+
+def test_scores_that_are_left_out_say_so(tmp_path):
+    tiny = dataset_of(IMAGES)
+    tiny.splits["test"] = Split.of(*(a[:4] for a in tiny.splits["test"].columns.values()))
+    found = final_results(subject_of(Linear(IMAGES), tmp_path, tiny))
+    assert found.get(Scores).model == {} and found.get(Scores).classes is None
+    assert "left out: they need more than 5 of each, and there are 4 test examples" in text(found)
+    assert Results.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_samples_that_are_not_finite_are_left_out(tmp_path):
@@ -352,6 +362,22 @@ def test_seeds_have_mean_and_deviation(linear):
 def test_a_number_that_is_not_finite_has_no_mean(linear):
     found = summarize(seeds_of(linear[1], [2.0, None])).to_json()["metrics"]["elbo"]
     assert (found["mean"], found["std"], found["values"]) == (None, None, [2.0, None])
+
+
+def test_a_number_that_one_seed_lacks_has_no_mean(linear):
+    """As where all samples of one seed are not finite."""
+    both = seeds_of(linear[1], [1.0, 2.0])
+    for lacking in (0, 1):
+        kept = tuple(s for s in both[0].sections if not isinstance(s, Scores))
+        results = [dataclasses.replace(r, sections=kept) if i == lacking else r
+                   for i, r in enumerate(both)]  # fmt: skip
+        found = summarize(results).to_json()["scores"]
+        assert found["frechet"]["mean"] is None
+        assert (
+            found["frechet"]["values"][lacking]
+            is None
+            is not found["frechet"]["values"][1 - lacking]
+        )
 
 
 def test_a_section_that_no_seed_has_is_empty(tmp_path):

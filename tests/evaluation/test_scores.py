@@ -256,7 +256,8 @@ def test_panel(digits, features, rng):
         assert bad.values["coverage"] < 0.75 * good.values["coverage"]
     assert good.protocol == (
         "FD[mlp128-64/digits] fitted on train 1000 seed=0, reference=test 224 of 224, "
-        "samples=223 of 223, floor=train draw of 223, k=5 of 223 each, seed=0"
+        "samples=223 of 223, floor=train draw of 223, k=5 of 223 each, nearest of train 1000, "
+        "seed=0"
     )
 
 
@@ -270,17 +271,37 @@ def test_scores_by_neighbours_compare_equal_numbers(digits, features, rng):
         assert min(found) > 0.9 and max(found) - min(found) < 0.06
 
 
+def test_copies_are_told_from_new_images(digits, features):
+    """A model that copies its training set reaches the floor in all but the nearest distance."""
+    (train, _), (test, _) = digits
+    half, new = test[::2], test[1::2]
+    copied = scores.panel(features, half, train[:223], train)
+    assert copied.values["coverage"] > 0.8 * copied.floor["coverage"]
+    assert copied.values["nearest"] == copied.floor["nearest"] == 0.0
+    assert scores.panel(features, half, new, train).values["nearest"] == pytest.approx(1, abs=0.1)
+    some = np.concatenate([train[:111], new[:112]])
+    assert scores.panel(features, half, some, train).values["nearest"] < 0.6
+    # As an independent search says; where the real images are copies, there is nothing to say.
+    tree = cKDTree(features.embed(train))
+    apart = [tree.query(features.embed(x))[0].mean() for x in (new, half)]
+    found = scores.panel(features, half, new, train).values["nearest"]
+    assert found == pytest.approx(apart[0] / apart[1], abs=1e-6)
+    assert np.isnan(scores.panel(features, train[:50], new, train).values["nearest"])
+
+
 def test_every_score_is_declared(digits, features):
     (train, _), (test, _) = digits
     found = scores.panel(features, test, train[:300], train)
     assert set(found.values) == set(scores.METRICS)
-    assert all(metric.label and metric.better for metric in scores.METRICS.values())
+    neither = [name for name, metric in scores.METRICS.items() if not metric.better]
+    assert all(metric.label for metric in scores.METRICS.values()) and neither == ["nearest"]
 
 
 def test_panel_without_labels(digits):
     (train, _), (test, _) = digits
     found = scores.panel(fit_features(train, None, LEVELS), test, train[:300], train)
-    assert set(found.values) == {"frechet", "kernel", "precision", "recall", "coverage"}
+    neighbours = {"precision", "recall", "coverage", "nearest"}
+    assert set(found.values) == {"frechet", "kernel", *neighbours}
 
 
 def test_reference_is_the_panels_distance(digits, features):
