@@ -6,6 +6,7 @@ from jaxgen.evaluation.results import Results
 from jaxgen.evaluation.subject import Subject
 from jaxgen.media.kinds import ROOM, legend, picture, players
 from jaxgen.media.pictures import heatmap, png_bytes
+from jaxgen.model import Bounds, Generates
 from jaxgen.report.blocks import Block, Clips, Figure, Look
 from jaxgen.spec import DataSpec
 
@@ -22,7 +23,8 @@ def figure(x: np.ndarray, spec: DataSpec, caption: str, columns: int | None = No
 
 
 def samples(subject: Subject, results: Results) -> Look | None:
-    """The first samples beside real data, none picked."""
+    """The first samples beside real data, none picked, and, where x is drawn around what a latent
+    is decoded to, that without its noise."""
     if subject.samples is None:
         return None
     spec = subject.model.spec
@@ -30,10 +32,23 @@ def samples(subject: Subject, results: Results) -> Look | None:
     drawn, real = subject.samples[:room], np.asarray(subject.data.x[:room])
     blocks: list[Block] = [
         figure(drawn, spec, f"The first {len(drawn)} samples, none picked", 10),
+        *_decoded_draws(subject, room),
         figure(real, spec, f"Real: the {subject.split} split", 10),
     ]
     clips = (Clips(tuple(players(x[:PLAYED], spec))) for x in (drawn, real))
     return Look("Samples", (*blocks, *(c for c in clips if c.wavs)), "row")
+
+
+def _decoded_draws(subject: Subject, num: int) -> list[Figure]:
+    """The means of p(x | z) for draws of z from the prior: of many levels, samples of x have the
+    grain of its noise, which these have not."""
+    model, spec = subject.model, subject.model.spec
+    if not (isinstance(model, Generates) and isinstance(model, Bounds)):
+        return []
+    label = np.arange(num, dtype=np.int32) % spec.num_classes if spec.num_classes else None
+    z = subject.able("draw_latents", num, {"label": label})
+    x = subject.able("decode", num, {"z": z, "label": label})
+    return [figure(x, spec, f"{num} draws from the prior, decoded: the means of p(x | z)", 10)]
 
 
 def progress(subject: Subject, results: Results) -> Look | None:

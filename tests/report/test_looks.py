@@ -271,8 +271,13 @@ def test_translations_stand_beside_their_source_and_the_truth(apart, tmp_path):
 
 def test_samples_stand_beside_real_data(tmp_path):
     subject = looked_at(Linear(IMAGES), tmp_path)
-    drawn, real = pictures.samples(subject, None).blocks
+    drawn, means, real = pictures.samples(subject, None).blocks
     same(drawn, subject.samples[:100], IMAGES, 10)
+    # The means of p(x | z) of draws from the prior, which are no samples of x.
+    model, key = subject.model, subject.keys.sample
+    z = model.draw_latents(key, subject.state, 100)
+    same(means, model.decode(key, subject.state, z), IMAGES, 10)
+    assert means.png != drawn.png and "decoded: the means of p(x | z)" in means.caption
     same(real, subject.data.x[:100], IMAGES, 10)
     assert drawn.caption == "The first 100 samples, none picked"
     points = looked_at(Blob(PLANE), tmp_path)
