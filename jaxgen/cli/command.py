@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.cli.output import class_names, listed
 from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
@@ -84,11 +85,16 @@ def check_temperature(temperature: float) -> None:
         raise UserError(f"--temperature must lie above 0; got {temperature}")
 
 
-def check_label(label: int, classes: int) -> None:
-    """Raises UserError unless the run has that class."""
-    if not 0 <= label < classes:
-        known = f"0..{classes - 1}" if classes else "none: the run is not --conditional"
-        raise UserError(f"--label={label}: the run's classes are {known}")
+def label_of(label: str, saved: SavedRun) -> int:
+    """The number of the class that is named so, or that has this number; raises UserError unless
+    the run has it. Where names are numbers, they are meant: 3 is the folder 3."""
+    names = class_names(saved)
+    if label in names:
+        return names.index(label)
+    if label in map(str, range(len(names))):
+        return int(label)
+    known = listed(names) if names else "none: the run is not --conditional"
+    raise UserError(f"--label={label}: the run's classes are {known}")
 
 
 def data_of(run: str, saved: SavedRun, data_dir: str | None = None) -> Dataset:

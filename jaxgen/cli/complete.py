@@ -15,9 +15,9 @@ from jaxgen.cli.command import (
     repeated,
     rows_of,
 )
-from jaxgen.cli.output import progress, write_grid
+from jaxgen.cli.output import grid_path, progress, write_grid
 from jaxgen.errors import UserError
-from jaxgen.media.kinds import load_images
+from jaxgen.media.kinds import load_images, missing
 from jaxgen.model import Completes
 from jaxgen.parallel.inference import mapped
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
@@ -27,13 +27,14 @@ from jaxgen.spec import DataSpec
 
 @dataclass(frozen=True)
 class Complete(Command):
-    """Fill in the missing part of images: a row for each image, the given part first."""
+    """Fill in the missing part of images or sounds: a row for each, the whole and the given part
+    first."""
 
     needs: ClassVar = (Completes,)
     does: ClassVar = "fill in missing parts"
 
     images: tuple[str, ...] = ()
-    """PNG files of the model's size; default: the first images of the test split."""
+    """PNG or .wav files of the model's size; default: the first images of the test split."""
     mask: str = "bottom"
     """What to fill in: bottom, top, left, right (that half), or a PNG whose white is missing."""
     num: int = 8
@@ -43,7 +44,7 @@ class Complete(Command):
     temperature: float = 1.0
     """Below 1: likelier, less varied completions."""
     out: str = "completions.png"
-    """PNG file to write."""
+    """PNG file to write, of sounds their spectrograms; or a .wav, which has the sounds."""
     seed: int = 0
     """Names the completions."""
 
@@ -53,15 +54,16 @@ class Complete(Command):
 
     def act(self, saved: SavedRun) -> None:
         model, mesh, known = saved.model, make_mesh(), _known(self.mask, saved)
+        path = grid_path(self.out, model.spec)
         batch = given_images(saved, self.images, self.count)
         given, each = np.asarray(batch["x"]), repeated(batch, self.num)
         each["known"] = np.broadcast_to(known, each["x"].shape)
         key, state = jax.random.key(self.seed), put(mesh, WHOLE, saved.state)
         num = len(each["x"])
         chunks = mapped(model, "complete", mesh, key, state, num, each, self.temperature)
-        rows = rows_of(progress(chunks, num), len(given))
-        shown = np.where(known, given, 0)[:, None]
-        write_grid(Path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
+        rows = rows_of(progress(chunks, num, model.spec), len(given))
+        shown = np.where(known, given, missing(model.spec)).astype(given.dtype)[:, None]
+        write_grid(path, np.concatenate([given[:, None], shown, rows], 1), saved)
 
 
 def _known(mask: str, saved: SavedRun) -> np.ndarray:

@@ -17,7 +17,7 @@ from jaxgen.compression import codec, file_format
 from jaxgen.data.splits import Split
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
-from jaxgen.media.kinds import load_images
+from jaxgen.media.kinds import ONE, load_images
 from jaxgen.media.pictures import grid, png_bytes
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.parallel import inference
@@ -41,6 +41,8 @@ class Compress(Command):
     """Without --images: what to compress."""
     data_dir: str | None = None
     """Where the data set is now, if it has moved since training."""
+    verify: bool = True
+    """Decode the file before it is written, and compare."""
 
     def check(self) -> None:
         _new(Path(self.out))
@@ -51,12 +53,16 @@ class Compress(Command):
         given = self._given(saved)
         images = np.asarray(given.x)
         label = given.label if model.spec.num_classes else None
-        with _bar(len(images)) as tell:
+        one = ONE[model.spec.kind]
+        with _bar(len(images) * (2 if self.verify else 1), one) as tell:
             data = codec.compress(model, saved.state, images, label, tell)
+            if self.verify:
+                codec.verify(model, saved.state, data, images, label, tell)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)
-        print(f"{len(images):,} images written to {path}")
+        how = "decoded again and found the same" if self.verify else "not verified"
+        print(f"{len(images):,} {one}s written to {path}, {how}")
         print(_sizes(saved, Split.of(images, given.label), data))
 
     def _given(self, saved: SavedRun) -> Split:
@@ -94,42 +100,39 @@ class Decompress(Command):
     file: str = "images.jxg"
     """The file."""
     out: str = "images.npz"
-    """FILE.npz: arrays image [n h w c] and label; FILE.png: one grid; else a folder of PNGs. What
-    exists is not overwritten."""
+    """FILE.npz: arrays x [n h w c], label and others (see `jaxgen sample`); FILE.png: one grid;
+    else a folder of PNGs, or of .wav files. What exists is not overwritten."""
 
     def check(self) -> None:
-        """All is checked with the run at hand."""
+        _new(Path(self.out))
 
     def act(self, saved: SavedRun) -> None:
-        path, model = _new(images_path(self.out, saved.model.spec)), saved.model
+        path, model = images_path(self.out, saved.model.spec), saved.model
         assert isinstance(model, Autoregressive)
         try:
             data = Path(self.file).read_bytes()
         except OSError as error:
             raise UserError(f"--file={self.file} cannot be read ({error})") from error
         try:
-            with _bar(file_format.unpack(data)[0].num) as tell:
+            with _bar(file_format.unpack(data)[0].num, ONE[model.spec.kind]) as tell:
                 images, label = codec.decompress(model, saved.state, data, tell)
         except UserError as error:
             raise UserError(f"--file={self.file}: {error}") from error
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         write_images(path, images, label, saved)
 
 
-def _new(path: Path) -> Path:
-    """The path, if nothing would be overwritten; else a UserError."""
+def _new(path: Path) -> None:
+    """Raises UserError if something would be overwritten."""
     if path.is_file() or (path.is_dir() and (path.suffix or any(path.iterdir()))):
         raise UserError(f"--out={path} exists; choose another name, or delete it")
-    return path
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], Any]]:
-    """A progress bar, where there is a terminal."""
+def _bar(total: int, one: str) -> Iterator[Callable[[int], Any]]:
+    """A progress bar of so many, where there is a terminal."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="image", disable=None, leave=False) as bar:
+    with tqdm(total=total, unit=one, disable=None, leave=False) as bar:
         yield bar.update
 
 
@@ -149,12 +152,14 @@ def _sizes(saved: SavedRun, given: Split, data: bytes) -> str:
     labels = num * np.log2(spec.num_classes) / 8 if spec.num_classes else 0.0
     ideal, size = nats / np.log(2) / 8 + labels, len(data)
     header = codec.header_size(data)
-    over = f"{(size - header) / ideal - 1:+.2%} over the NLL, beside {header} bytes of header"
-    rows: list[tuple[str, float, str]] = [("file", size, over)]
-    rows += [("NLL", ideal, f"{nats / num:.2f} nats an image" + " and the labels" * bool(labels))]
+    # A density may leave nothing to tell: then there is nothing to be over.
+    over = f"{(size - header) / ideal - 1:+.2%} over the NLL, " if ideal else ""
+    one = ONE[spec.kind]
+    rows: list[tuple[str, float, str]] = [("file", size, f"{over}of it {header} bytes of header")]
+    rows += [("NLL", ideal, f"{nats / num:.2f} nats per {one}" + " and the labels" * bool(labels))]
     if labels:
         rows += [("of it labels", labels, f"log2({spec.num_classes}) bits each")]
-    rows += [("zip", len(zlib.compress(given.x.tobytes(), 9)), "of all images together")]
+    rows += [("zip", len(zlib.compress(given.x.tobytes(), 9)), f"of all {one}s together")]
     if spec.channels in (1, 3):
         pngs = sum(len(png_bytes(_picture(image, spec))) for image in given.x)
         rows += [("PNG", pngs, "a file each")]

@@ -1,15 +1,14 @@
 """The command `interpolate`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.cli.command import Command, at_least, check_label, rows_of
-from jaxgen.cli.output import write_grid
+from jaxgen.cli.command import Command, at_least, label_of, rows_of
+from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.distributions.normal import interpolate
 from jaxgen.model import Generates
 from jaxgen.parallel.inference import joined, mapped
@@ -25,13 +24,13 @@ class Interpolate(Command):
     does: ClassVar = "walk between latents"
 
     out: str = "interpolation.png"
-    """PNG file to write."""
+    """PNG file to write, or a .wav of sounds."""
     pairs: int = 8
     """Rows."""
     steps: int = 11
-    """Images a row, both ends included."""
-    label: int | None = None
-    """Class of all images (conditional models; default: a class a row in turn)."""
+    """Pictures a row, both ends included."""
+    label: str | None = None
+    """Class of all, by name or number (conditional models; default: a class a row in turn)."""
     seed: int = 0
     """Names the latents."""
 
@@ -41,22 +40,21 @@ class Interpolate(Command):
 
     def act(self, saved: SavedRun) -> None:
         model, mesh, key = saved.model, make_mesh(), jax.random.key(self.seed)
-        rows = _row_labels(model.spec.num_classes, self.label, self.pairs)
+        assert isinstance(model, Generates)
+        path, rows = grid_path(self.out, model.spec), self._row_labels(saved)
         state = put(mesh, WHOLE, saved.state)
         both = None if rows is None else np.concatenate([rows, rows])
         ends = joined(model, "draw_latents", mesh, key, state, 2 * self.pairs, {"label": both})
         a, b = map(jnp.asarray, np.split(ends, 2))
-        path = np.asarray(interpolate(a, b, self.steps))
-        z = path.reshape(-1, path.shape[-1])
+        walks = np.asarray(interpolate(a, b, self.steps, model.groups))
+        z = walks.reshape(-1, walks.shape[-1])
         label = None if rows is None else rows.repeat(self.steps)
         shown = mapped(model, "decode", mesh, key, state, len(z), {"z": z, "label": label})
-        write_grid(Path(self.out), rows_of(shown, self.pairs), saved)
+        write_grid(path, rows_of(shown, self.pairs), saved)
 
-
-def _row_labels(classes: int, label: int | None, rows: int) -> np.ndarray | None:
-    if label is not None:
-        check_label(label, classes)
-    if not classes:
-        return None
-    every = np.arange(rows) % classes if label is None else np.full(rows, label)
-    return every.astype(np.int32)
+    def _row_labels(self, saved: SavedRun) -> np.ndarray | None:
+        """The class of each row, of a conditional model."""
+        classes = saved.model.spec.num_classes
+        if self.label is not None:
+            return np.full(self.pairs, label_of(self.label, saved), np.int32)
+        return np.arange(self.pairs, dtype=np.int32) % classes if classes else None

@@ -1,7 +1,6 @@
 """The command `reconstruct`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.cli.command import Command, at_least, given_images, repeated
-from jaxgen.cli.output import write_grid
+from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.model import Encodes
 from jaxgen.parallel.inference import joined
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
@@ -24,21 +23,22 @@ class Reconstruct(Command):
     does: ClassVar = "encode and decode images"
 
     images: tuple[str, ...] = ()
-    """PNG files of the model's size; default: the first images of the test split."""
+    """PNG or .wav files of the model's size; default: the first images of the test split."""
     count: int = 16
     """Without --images: how many test images."""
     out: str = "reconstructions.png"
-    """PNG file to write."""
+    """PNG file to write, or a .wav of sounds."""
 
     def check(self) -> None:
         at_least(1, count=self.count)
 
     def act(self, saved: SavedRun) -> None:
         model, mesh, key = saved.model, make_mesh(), jax.random.key(0)
+        path = grid_path(self.out, model.spec)
         given = repeated(given_images(saved, self.images, self.count), 1)
         num, state = len(given["x"]), put(mesh, WHOLE, saved.state)
         z = joined(model, "encode", mesh, key, state, num, given)
         code = {"z": z, "label": given.get("label")}
         decoded = joined(model, "decode", mesh, key, state, num, code)
         seen = np.asarray(model.spec.to_float(jnp.asarray(given["x"])))
-        write_grid(Path(self.out), np.stack([seen, decoded]), saved)
+        write_grid(path, np.stack([seen, decoded]), saved)

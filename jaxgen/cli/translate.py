@@ -1,7 +1,6 @@
 """The command `translate`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.cli.command import Command, at_least, data_of
-from jaxgen.cli.output import write_grid
+from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.errors import UserError
 from jaxgen.model import Translates
 from jaxgen.parallel.inference import examples, joined
@@ -29,7 +28,7 @@ class Translate(Command):
     count: int = 16
     """How many test data."""
     out: str = "translations.png"
-    """PNG file to write."""
+    """PNG file to write, or a .wav of sounds."""
     seed: int = 0
     """Names what is drawn on the way."""
     data_dir: str | None = None
@@ -43,6 +42,7 @@ class Translate(Command):
         if self.way not in model.ways:
             raise UserError(f"--way={self.way}: {saved.run.name} has {', '.join(model.ways)}")
         spec, mesh = saved.model.spec, make_mesh()
+        path = grid_path(self.out, spec)
         given = examples(
             data_of(self.run, saved, self.data_dir).splits["test"], spec, slice(self.count)
         )
@@ -59,4 +59,4 @@ class Translate(Command):
         ]
         if floats[0].shape != floats[1].shape:
             floats = floats[1:]
-        write_grid(Path(self.out), np.stack(floats), saved)
+        write_grid(path, np.stack(floats), saved)

@@ -4,12 +4,13 @@ a point."""
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.media.pictures import grid, load_image, save_png
-from jaxgen.media.points import coloured, plot
+from jaxgen.media.pictures import grid, load_image, save_png, to_bytes
+from jaxgen.media.points import coloured, in_units, plot
 from jaxgen.media.sound import RANGE_DB, load_sound, save_wav, spectrograms, wav_bytes, waves
 from jaxgen.spec import DataSpec, Kind
 
@@ -68,8 +69,43 @@ def save_one(path: Path, x: np.ndarray, spec: DataSpec) -> None:
 
 
 def formats(spec: DataSpec) -> tuple[str, ...]:
-    """The endings of the files that many data together can be written to."""
-    return (".png", ".npz", ".wav") if spec.kind == "sound" else (".png", ".npz")
+    """The endings of the files that people look at or listen to, for many data together."""
+    return (".png", ".wav") if spec.kind == "sound" else (".png",)
+
+
+def save_many(path: Path, x: np.ndarray, spec: DataSpec, columns: int | None = None) -> None:
+    """Writes data [n h w c] or [rows cols h w c] as the path's ending, one of `formats`, says: a
+    picture, or sounds one after another, row by row."""
+    if path.suffix == ".wav":
+        save_wav(path, x.reshape(-1, *spec.shape), spec)
+    else:
+        save_png(path, picture(x, spec, columns))
+
+
+def arrays(x: np.ndarray, spec: DataSpec) -> dict[str, Any]:
+    """What a .npz file holds of data [n h w c], by name.
+
+    x as `--dataset=arrays` reads it, of points in their own units [n d], as `--dataset=points`
+    does; levels, their number, or a sound's rate, where there are such; and of images arr_0, the
+    bytes 0..255 that they are shown by, grey in three channels: what tools that compute the FID
+    expect, such as the evaluator of guided diffusion (Dhariwal & Nichol 2021, arXiv:2105.05233).
+    """
+    if spec.kind == "points":
+        return {"x": in_units(x, spec)}
+    held: dict[str, Any] = {"x": x}
+    if spec.levels:
+        held["levels"] = spec.levels
+    if spec.kind == "sound":
+        return {**held, "rate": spec.rate}
+    shown = to_bytes(x, spec.levels)
+    return {"arr_0": shown.repeat(3, -1) if spec.channels == 1 else shown, **held}
+
+
+def missing(spec: DataSpec) -> int | float:
+    """What stands where a datum has nothing: black, or silence; of points the middle."""
+    if spec.kind == "image":
+        return 0 if spec.levels else -1.0
+    return spec.levels // 2 if spec.levels else 0.0
 
 
 def players(x: np.ndarray, spec: DataSpec) -> list[bytes]:

@@ -40,7 +40,7 @@ def grid(
     columns = columns or max(1, math.ceil(math.sqrt(n)))
     rows = -(-n // columns)
     scale = scale or -(-CELL // max(h, w))
-    cells = _bytes(images, levels).repeat(scale, axis=1).repeat(scale, axis=2)
+    cells = to_bytes(images, levels).repeat(scale, axis=1).repeat(scale, axis=2)
     spare = rows * columns - n
     cells = np.pad(cells, [(0, spare), (pad, 0), (pad, 0), (0, 0)], constant_values=GAP)
     high, wide = h * scale + pad, w * scale + pad
@@ -110,8 +110,8 @@ def load_image(path: Path, spec: DataSpec) -> np.ndarray:
     return levels.reshape(spec.shape)
 
 
-def _bytes(images: np.ndarray, levels: int) -> np.ndarray:
-    """The bytes 0..255 that show levels, or floats in [-1, 1]."""
+def to_bytes(images: np.ndarray, levels: int) -> np.ndarray:
+    """The bytes 0..255 that show levels, or floats in [-1, 1], of the same shape."""
     if np.issubdtype(images.dtype, np.floating):
         x = np.nan_to_num(images.astype(np.float64), nan=-1.0)
         return np.round((np.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)

@@ -232,24 +232,24 @@ def test_train_refuses_a_folder_of_other_things(refused):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sample_i_depends_on_seed_and_i_alone(name, trained):
     run = f"--run={trained(name).run}"
-    many = sample(run, "--num=20")["image"]
+    many = sample(run, "--num=20")["x"]
     assert many.shape == (20, 8, 8, 1) and many.dtype == np.uint8 and many.max() <= 16
     assert len(np.unique(many, axis=0)) > 10
-    assert (sample(run, "--num=5")["image"] == many[:5]).all()
-    assert (sample(run, "--num=5", "--seed=1")["image"] != many[:5]).any()
+    assert (sample(run, "--num=5")["x"] == many[:5]).all()
+    assert (sample(run, "--num=5", "--seed=1")["x"] != many[:5]).any()
 
 
 def test_sample_draws_what_the_model_does(trained):
     run = trained("vae").run
     saved = load_run(run)
     direct = jax.jit(saved.model.sample, static_argnums=2)(jax.random.key(0), saved.state, 20)
-    same = np.asarray(direct) == sample(f"--run={run}", "--num=20")["image"]
+    same = np.asarray(direct) == sample(f"--run={run}", "--num=20")["x"]
     assert same.mean() > 0.999  # where it is compiled otherwise, rounding may differ
 
 
 def test_sample_grid_folder_and_npz_hold_the_same_images(trained):
     run = f"--run={trained('vae').run}"
-    images = sample(run, "--num=12")["image"]
+    images = sample(run, "--num=12")["x"]
     main.main(["sample", run, "--num=12", "--out=grid.png"])
     picture = levels_of(read("grid.png"), 2, 10)
     assert (picture.reshape(20, 8, 8, 1)[:12] == images).all()
@@ -263,9 +263,9 @@ def test_sample_grid_folder_and_npz_hold_the_same_images(trained):
 def test_sample_temperature(trained):
     for name in FAMILIES:
         run = f"--run={trained(name).run}"
-        plain = sample(run, "--num=64")["image"]
-        assert (sample(run, "--num=64", "--temperature=1.0")["image"] == plain).all()
-        cold = sample(run, "--num=64", "--temperature=0.05")["image"]
+        plain = sample(run, "--num=64")["x"]
+        assert (sample(run, "--num=64", "--temperature=1.0")["x"] == plain).all()
+        cold = sample(run, "--num=64", "--temperature=0.05")["x"]
         spread = [np.std(x.astype(float), axis=0).mean() for x in (cold, plain)]
         assert spread[0] < 0.8 * spread[1]
 
@@ -277,16 +277,16 @@ def test_sample_label(trained):
     threes = sample(run, "--num=20", "--label=3")
     assert (threes["label"] == 3).all()
     # The same noise: where the label is the same, so is the image.
-    same = (threes["image"] == turns["image"]).all((1, 2, 3))
+    same = (threes["x"] == turns["x"]).all((1, 2, 3))
     assert same[[3, 13]].all()
     assert "label" not in sample(f"--run={trained('vae').run}", "--num=2")
 
 
 def test_sample_checkpoints(trained, refused):
     run = f"--run={trained('vae').run}"
-    latest = sample(run, "--num=5", "--checkpoint=latest")["image"]
-    assert (sample(run, "--num=5", "--checkpoint=20")["image"] == latest).all()
-    assert (sample(run, "--num=5", "--checkpoint=10")["image"] != latest).any()
+    latest = sample(run, "--num=5", "--checkpoint=latest")["x"]
+    assert (sample(run, "--num=5", "--checkpoint=20")["x"] == latest).all()
+    assert (sample(run, "--num=5", "--checkpoint=10")["x"] != latest).any()
     assert "no checkpoint 15 (usable steps: [10, 20])" in refused("sample", run, "--checkpoint=15")
     assert "--checkpoint=first" in refused("sample", run, "--checkpoint=first")
 
@@ -643,14 +643,14 @@ def test_a_split_is_compressed_and_comes_back_with_its_labels(trained, refused, 
     out = " ".join(capfd.readouterr().out.split())
     measured = json.loads(Path(run, "results.json").read_text())["likelihood"]["model"]["nats"]
     assert out.startswith("447 images written to test.jxg")
-    assert f"{measured:.2f} nats an image and the labels" in out
+    assert f"{measured:.2f} nats per image and the labels" in out
     assert "of it labels 186 bytes" in out
     size = 447 * (measured / np.log(2) + np.log2(10)) / 8
     assert size < Path("test.jxg").stat().st_size < 1.01 * size + 180
     main.main(["decompress", f"--run={run}", "--file=test.jxg"])
     test = load(DataConfig(conditional=True)).splits["test"]
     found = np.load("images.npz")
-    np.testing.assert_array_equal(found["image"], test.x)
+    np.testing.assert_array_equal(found["x"], test.x)
     np.testing.assert_array_equal(found["label"], test.label)
     told = refused("decompress", f"--run={run}", "--checkpoint=10", "--file=test.jxg", "--out=x")
     latest = load_run(run, "best").step
@@ -698,7 +698,7 @@ def test_train_on_tfds_without_tensorflow(tfds):
     saved = load_run("run")
     assert (saved.step, saved.model.spec) == (3, DataSpec(28, 28, 1, 2))
     assert "train binarized anew every epoch" in saved.record["dataset"]["protocol"]
-    images = sample("--run=run", "--num=4")["image"]
+    images = sample("--run=run", "--num=4")["x"]
     assert set(np.unique(images)) == {0, 1}
 
 
@@ -720,11 +720,11 @@ def test_damage_is_told_and_the_older_checkpoint_is_used(trained, capfd):
     try:
         path.write_bytes(good.replace(b"sha256", b"sha257"))
         before = tree(run)
-        images = sample(f"--run={run}", "--num=3", "--checkpoint=latest")["image"]
+        images = sample(f"--run={run}", "--num=3", "--checkpoint=latest")["x"]
         err = capfd.readouterr().err
         assert tree(run) == before
     finally:
         path.write_bytes(good)
     assert "checkpoint 20 is unusable" in err and "checkpoint 10 is used instead" in err
-    assert (sample(f"--run={run}", "--num=3", "--checkpoint=10")["image"] == images).all()
+    assert (sample(f"--run={run}", "--num=3", "--checkpoint=10")["x"] == images).all()
     assert digest.digest(load_run(run, 20).state) != digest.digest(load_run(run, 10).state)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.cli import command, main
+from jaxgen.cli import command, compress, main
 from jaxgen.compression import codec
 from jaxgen.data.config import DataConfig
 from jaxgen.media.pictures import grid, save_png
@@ -65,17 +65,43 @@ def test_pictures_come_back_as_the_same_files(run_command, pictures, case, capfd
     data = Path("to/five.jxg").read_bytes()
     assert data == codec.compress(model, state, images)
     told = " ".join(capfd.readouterr().out.split())
-    assert f"5 images written to to/five.jxg file {len(data)} bytes" in told
+    assert (
+        f"5 images written to to/five.jxg, decoded again and found the same file {len(data)}"
+        in told
+    )
     ideal = nll_in_bytes(model, state, images)
     nats = ideal * 8 * math.log(2) / 5
-    assert f"NLL {ideal:.0f} bytes {ideal / 40:.4f} bits/dim {nats:.2f} nats an image" in told
+    assert f"NLL {ideal:.0f} bytes {ideal / 40:.4f} bits/dim {nats:.2f} nats per image" in told
     assert f"PNG {sum(Path(p).stat().st_size for p in pictures)} bytes" in told
     run_command("decompress", "--file=to/five.jxg", "--out=back")
     assert sorted(p.name for p in Path("back").iterdir()) == [p[6:] for p in pictures]
     for name in pictures:
         assert Path(name).read_bytes() == Path("back", name[6:]).read_bytes()
     run_command("decompress", "--file=to/five.jxg", "--out=five.npz")
-    assert (np.load("five.npz")["image"] == images).all()
+    assert (np.load("five.npz")["x"] == images).all()
+
+
+def test_what_does_not_come_back_is_not_written(run_command, pictures, monkeypatch, capfd):
+    """As on a machine that does not compute the same numbers twice."""
+    decompress = codec.decompress
+    wrong = lambda *args: (decompress(*args)[0][::-1], None)  # noqa: E731
+    monkeypatch.setattr(codec, "decompress", wrong)
+    with pytest.raises(SystemExit) as stopped:
+        run_command("compress", "--out=x.jxg", "--images", *pictures)
+    assert stopped.value.code == 2 and not Path("x.jxg").exists()
+    assert "does not decode to the images" in capfd.readouterr().err
+    run_command("compress", "--out=x.jxg", "--no_verify", "--images", *pictures)
+    assert "5 images written to x.jxg, not verified" in capfd.readouterr().out
+
+
+def test_a_density_that_leaves_nothing_to_tell_has_a_size(
+    run_command, pictures, monkeypatch, capfd
+):
+    """NLLs that are zero in float32."""
+    zeros = {"nll": np.zeros(5)}
+    monkeypatch.setattr(compress.inference, "per_example", lambda *args: zeros)
+    run_command("compress", "--out=x.jxg", "--images", *pictures)
+    assert "NLL                     0 bytes" in capfd.readouterr().out
 
 
 def test_mistakes_are_told_and_nothing_is_overwritten(run_command, pictures, capfd):

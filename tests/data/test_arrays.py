@@ -261,7 +261,7 @@ def test_mistakes_with_arrays_are_told(arguments, told):
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
-        ({"arr_0": IMAGES}, "has the key 'arr_0'; there are x, label, source, each alone or as"),
+        ({"images": IMAGES}, "has the key 'images'; there are x, label, source, each alone or as"),
         ({"dev_x": IMAGES}, "has the key 'dev_x'"),
         ({"x": IMAGES, "train_x": IMAGES}, "has both x and train_x: keep one"),
         ({"label": LABELS}, "has no x of train: store it as train_x"),

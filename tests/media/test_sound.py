@@ -305,7 +305,7 @@ def test_samples_are_written_as_asked(trained, tmp_path, capsys):
     for out in ("x.npz", "x.wav", "x.png", "folder"):
         sample(out)
     with np.load(tmp_path / "x.npz") as file:
-        images = file["image"]
+        images = file["x"]
     expected = np.round(mu_law_decode(images[:, 0, :, 0]) * 32767)
     files = sorted((tmp_path / "folder").iterdir())
     assert [path.name for path in files] == ["000000.wav", "000001.wav", "000002.wav"]
@@ -313,7 +313,7 @@ def test_samples_are_written_as_asked(trained, tmp_path, capsys):
     np.testing.assert_array_equal(sounds(str(tmp_path / "x.wav"))[864 : 864 + 64], expected[1])
     with pytest.raises(SystemExit):
         sample("x.flac")
-    assert ".png, .npz or .wav" in capsys.readouterr().err
+    assert ".png, .wav or .npz" in capsys.readouterr().err
 
 
 def test_a_sound_is_loaded_as_the_data_has_it(tmp_path):

@@ -426,7 +426,7 @@ def test_a_member_is_the_directory_of_its_lone_command(command, tmp_path):
         np.testing.assert_allclose(value, numbers(theirs)[name], rtol=1e-3, atol=0.05)
     images = run / "seed_1" / "x.npz"
     main.main(["sample", f"--run={run / 'seed_1'}", "--num=4", f"--out={images}"])
-    assert np.load(images)["image"].shape == (4, 8, 8, 1)
+    assert np.load(images)["x"].shape == (4, 8, 8, 1)
     images.unlink()
     assert load_run(run / "seed_1").run.train.seed == 1
 

@@ -24,7 +24,8 @@ def read_columns(path: Path) -> tuple[Stored, dict[str, Any]]:
     """Returns what a .npy or .npz file holds: columns by split, and what else it says.
 
     The keys of an .npz file are x, label and source, alone (of train) or as train_x,
-    validation_x, …, and OTHER_KEYS. A .npy file is x alone.
+    validation_x, …, and OTHER_KEYS. arr_0, NumPy's name for an array that was given none, is x
+    where there is no other, and else what x is shown by. A .npy file is x alone.
     """
     if not path.is_file():
         raise UserError(f"--data_dir={path} is not a file")
@@ -34,6 +35,9 @@ def read_columns(path: Path) -> tuple[Stored, dict[str, Any]]:
         held = {"x": file} if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds
         raise UserError(f"{path} is not a readable .npy or .npz file ({error})") from error
+    nameless = held.pop("arr_0", None)
+    if nameless is not None and not {"x", "train_x"} & held.keys():
+        held["x"] = nameless
     other = {key: held.pop(key) for key in OTHER_KEYS if key in held}
     stored: dict[str, dict[str, np.ndarray]] = {}
     for key, array in held.items():
