@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.data.splits import Split
 from jaxgen.model import Request
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.parallel import inference
@@ -12,6 +13,56 @@ from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.spec import DataSpec
 
 NUM = 11
+
+
+class Numbers:
+    """A stand-in for a model: whatever it is asked for, it answers with the numbers of the
+    examples, by which their noise is named."""
+
+    convolutional = False
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def eval_step(self, key, state, batch):
+        return {"number": batch["index"].astype(jnp.float32)}
+
+    def sample(self, key, state, num, request):
+        return request.start + jnp.arange(num)
+
+    def complete(self, key, state, x, known, request):
+        return request.start + jnp.arange(len(x))
+
+    def draw_latents(self, key, state, num, label, start):
+        return start + jnp.arange(num)
+
+    def decode(self, key, state, z, label, start):
+        return start + jnp.arange(len(z))
+
+    def translate(self, key, state, source, label, way, start):
+        return start + jnp.arange(len(source))
+
+    def encode(self, key, state, batch):
+        return batch["index"]
+
+    def log_weight(self, key, state, batch):
+        return batch["index"]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_examples_are_numbered_by_their_place_in_the_whole(devices, monkeypatch):
+    """Not within a chunk, a batch or a device: else noise would depend on how they are cut."""
+    monkeypatch.setattr(inference, "CHUNK", 2)
+    spec, mesh, key = DataSpec(2, 2, 1, 3), make_mesh(devices), jax.random.key(0)
+    model, x = Numbers(spec), np.zeros((NUM, 2, 2, 1), np.uint8)
+    given = {"x": x, "known": x > 0, "z": x[:, 0, 0], "source": x}
+    for what in ("sample", "complete", "draw_latents", "decode", "translate", "encode",
+                 "log_weight"):  # fmt: skip
+        found = inference.joined(model, what, mesh, key, {}, NUM, given)
+        np.testing.assert_array_equal(found, np.arange(NUM))
+    for size in (3, 8, 100):
+        found = inference.per_example(model, mesh, key, {}, Split.of(x), size)["number"]
+        np.testing.assert_array_equal(found, np.arange(NUM))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from jaxgen.causal.check import check_autoregressive
+from jaxgen.causal.condition import NOTHING
+from jaxgen.causal.streamed_layers import shift_down, shift_right
 from jaxgen.errors import UserError
 from jaxgen.model import Request
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -19,6 +21,7 @@ from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
 from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
 from jaxgen.models.autoregressive.wavenet import WaveNet
+from jaxgen.nn.layers import concat_elu
 from jaxgen.registry import MODELS
 from jaxgen.spec import DataSpec
 
@@ -91,6 +94,45 @@ def _nll(model, state, images, label=None):
     batch |= {} if label is None else {"label": label}
     found = jax.jit(model.eval_step)(jax.random.key(0), state, batch)["nll"]
     return np.asarray(found, np.float64)
+
+
+IDLE = {
+    "pixelcnn": ({"blocks": 2}, {"blocks": 1}, ["stack_1/up/"]),
+    "gated": ({"blocks": 2}, {"blocks": 1}, ["stack_2/out/"]),
+    "rowlstm": ({"blocks": 2}, {"blocks": 1}, ["stack_1/up/"]),
+    "diagonal": ({"blocks": 2}, {"blocks": 1}, ["stack_1/up/"]),
+    "pixelsnail": ({"blocks": 2}, {"blocks": 1}, ["stack_1/", "/second/"]),
+    "pixelcnnpp": ({"scales": 1}, None, ["/second/"]),
+}
+"""Fields; fields of a network without the last block; and what the names of that block's last
+layers have, by which it adds to its input."""
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_a_block_that_adds_nothing_changes_nothing(name, make_state):
+    """Each adds to its input, which reaches the next one unchanged."""
+    fields, fewer, parts = IDLE[name]
+    spec = DataSpec(4, 5, 1, 3)
+    model = _model(name, spec, **fields)
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, *spec.shape)), jnp.float32)
+
+    def silent(path, leaf):
+        where = "/".join(key.key for key in path) + "/"
+        return jnp.zeros_like(leaf) if all(part in where for part in parts) else leaf
+
+    variables = make_state(model).ema
+    idle = jax.tree_util.tree_map_with_path(silent, variables)
+    see = lambda net, v: jax.jit(lambda: net.apply(v, x, NOTHING, method="features"))()  # noqa: E731
+    found = see(model.network, idle)
+    assert np.abs(found - see(model.network, variables)).max() > 1e-3
+    if fewer is None:  # nothing but the first layers, and the last nonlinearity
+        marked = jnp.concatenate([x, jnp.ones_like(x)], -1)
+        first = lambda net: concat_elu(net.row_to_left(shift_down(marked))  # noqa: E731
+                                       + net.pixel_to_left(shift_right(marked)))  # fmt: skip
+        expected = model.network.apply(idle, method=first)
+    else:
+        expected = see(_model(name, spec, **fewer).network, idle)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_autoregressive_model_is_tested():

@@ -16,6 +16,7 @@ from jaxgen.losses.bounds import importance_weighted_bound
 from jaxgen.model import Request, example_keys
 from jaxgen.models.latent.base import Training
 from jaxgen.models.latent.vae import LOGVAR_RANGE, VAE
+from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.spec import DataSpec
 
@@ -314,6 +315,31 @@ def test_dropout_is_of_the_example_and_of_training_alone(random_state):
     assert len(np.unique(noisy)) > 3 and len(np.unique(kl(False, jnp.arange(6)))) == 1
     order = np.array([3, 0, 5, 1, 4, 2])
     np.testing.assert_allclose(kl(True, jnp.asarray(order)), noisy[order], rtol=1e-5)
+
+
+@jax.debug_key_reuse(False)  # by the model, and by hand
+def test_dropout_follows_every_layer_of_both_networks(random_state):
+    """As written out: on x and after every layer of the encoder, after every one of the decoder,
+    each with noise of its own."""
+    model = _model(DataSpec(3, 3, 1, 5), latents=2, hidden=(7, 6), dropout=0.4)
+    variables, rng = random_state(model).ema, np.random.default_rng(0)
+    batch = _batch(rng.integers(5, size=(4, 3, 3, 1)))
+    z = jnp.asarray(rng.normal(size=(4, 2)), jnp.float32)
+    keys = example_keys(jax.random.key(1), batch["index"])
+    layers = variables["params"]
+    dense = lambda h, name: h @ layers[name]["kernel"] + layers[name]["bias"][None]  # noqa: E731
+    dropped = lambda h, i: dropout(fold_keys(keys, i), h, 0.4)  # noqa: E731
+    h = dropout(keys, batch["x"].reshape(4, -1) / 4, 0.4)
+    for i in range(2):
+        h = dropped(jax.nn.relu(dense(h, f"encoder_layers_{i}")), 1 + i)
+    training = Training(keys, None)
+    mean, _ = model.posterior(variables, batch, training)
+    np.testing.assert_allclose(mean, dense(h, "posterior")[:, :2], rtol=1e-5, atol=1e-5)
+    h = z
+    for i in range(2):
+        h = dropped(jax.nn.relu(dense(h, f"decoder_layers_{i}")), 3 + i)
+    found = model.parameters(variables, z, None, training)
+    np.testing.assert_allclose(found.reshape(4, -1), dense(h, "out"), rtol=1e-5, atol=1e-5)
 
 
 def test_sampling_noise_is_scaled_by_the_temperature(tiny):
