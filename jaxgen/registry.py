@@ -82,12 +82,12 @@ MODELS: dict[str, Preset] = {
         WaveNet(_TINY_SOUND, features=4, skips=4, layers=2, head=4),
     ),
     "autoencoder": _on_digits(
-        Autoencoder(_DIGITS), 3000, Autoencoder(_TINY, filters=2, hidden=(8,), latents=3), 100
+        Autoencoder(_DIGITS), 3000, Autoencoder(_TINY, hidden=(8,), latents=3), 100
     ),
-    "vae": _on_digits(VAE(_DIGITS), 3000, VAE(_TINY, filters=2, hidden=(8, 8), latents=3), 100),
+    "vae": _on_digits(VAE(_DIGITS), 3000, VAE(_TINY, hidden=(8, 8), latents=3), 100),
     "gan": _on_digits(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
-        GAN(_TINY, filters=2, hidden=(8, 8), latents=3), 64,
+        GAN(_TINY, filters=2, latents=3), 64,
     ),
 }  # fmt: skip
 

@@ -1,13 +1,14 @@
 """The optimizer of one network, as a configuration."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import optax
 from jaxtyping import Array
 
 from jaxgen.errors import UserError
+from jaxgen.fields import Only, refuse_idle
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Optimizer:
     decay_steps: int = 0
     """Cosine decay of the learning rate to zero over this many steps; 0 = constant."""
 
+    only: ClassVar = {"b2": Only("without `name`=adam", lambda optimizer: optimizer.name == "adam")}
+
     def __post_init__(self) -> None:
         if not self.learning_rate >= 0:
             raise UserError(f"`learning_rate` must not be negative; got {self.learning_rate}")
@@ -34,6 +37,7 @@ class Optimizer:
             raise UserError(f"`b1` and `b2` must lie in [0, 1); got {self.b1}, {self.b2}")
         if self.weight_decay < 0 or self.decay_steps < 0:
             raise UserError("`weight_decay` and `decay_steps` must not be negative")
+        refuse_idle(self)
 
     def make(self) -> optax.GradientTransformation:
         """The direction of a step, as a transformation of gradients: without the step size, which

@@ -14,6 +14,7 @@ from contract import STEPS, run
 from tiny import BATCH, SPEC, TINY, close, dataset_of
 
 from jaxgen.model import Metric, Model
+from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.mesh import make_mesh, on_every_device
@@ -26,7 +27,13 @@ from jaxgen.training.steps import compile_steps
 SMALL = {
     **TINY,
     "gan, two discriminator steps": dataclasses.replace(
-        TINY["gan"], architecture="mlp", hidden=(6,), d_steps=2, d_norm="none", r1=0.5
+        TINY["gan"],
+        architecture="mlp",
+        filters=GAN.filters,
+        hidden=(6,),
+        d_steps=2,
+        d_norm="none",
+        r1=0.5,
     ),
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
 }

@@ -17,12 +17,13 @@ from jaxgen.data.shuffle import indices
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
 
+CONVOLUTIONS = dataclasses.replace(TINY["vae"], architecture="conv", filters=2)
 CASES = {
     **TINY,
     "pixelcnn, plain": dataclasses.replace(TINY["pixelcnn"], block="plain"),
     "pixelcnn, for memory": dataclasses.replace(TINY["pixelcnn"], remat=True, accumulate=2),
-    "vae, convolutions": dataclasses.replace(TINY["vae"], architecture="conv", scale="shared"),
-    "vae, transposed": dataclasses.replace(TINY["vae"], architecture="conv", upsample="transpose"),
+    "vae, convolutions": dataclasses.replace(CONVOLUTIONS, scale="shared"),
+    "vae, transposed": dataclasses.replace(CONVOLUTIONS, upsample="transpose"),
     "gan, r1": dataclasses.replace(TINY["gan"], d_norm="none", r1=0.5),
 }
 QUICK = {"pixelcnn", "vae", "vae, convolutions", "gan"}

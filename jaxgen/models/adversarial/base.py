@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxgen.errors import UserError
+from jaxgen.fields import Only, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
 from jaxgen.losses.penalties import gradient_penalty_r1
 from jaxgen.model import Batch, Metric, Metrics, Model, example_keys
@@ -95,6 +96,9 @@ class Game(Model[GameState]):
     d_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
     """How the discriminator is trained."""
 
+    only: ClassVar = {
+        "noise_steps": Only("without `instance_noise`", lambda game: game.instance_noise > 0),
+    }
     metrics: ClassVar = {
         "d_loss": Metric("the discriminator's loss", chart=LOSSES, curve="D"),
         "g_loss": Metric("the generator's loss", chart=LOSSES, curve="G"),
@@ -136,6 +140,7 @@ class Game(Model[GameState]):
         if min(self.r1, self.instance_noise, self.noise_steps) < 0:
             raise UserError("`r1`, `instance_noise` and `noise_steps` must not be negative")
         self.check()
+        refuse_idle(self)
 
     @property
     def monitor(self) -> str:

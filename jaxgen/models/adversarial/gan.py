@@ -2,7 +2,7 @@
 networks (Radford, Metz & Chintala 2016, arXiv:1511.06434)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.model import Batch, Embeds
 from jaxgen.models.adversarial.base import GameState
 from jaxgen.models.adversarial.latent_game import LatentGame
@@ -42,6 +43,11 @@ class GAN(LatentGame, Embeds):
     """BatchNorm in the generator, or no normalization."""
     d_norm: Literal["batch", "none"] = "batch"
     """BatchNorm in the discriminator after its first layer, or no normalization."""
+
+    only: ClassVar = {
+        "filters": Only("without `architecture`=dcgan", lambda gan: gan.convolutional),
+        "hidden": Only("without `architecture`=mlp", lambda gan: not gan.convolutional),
+    }
 
     def check(self) -> None:
         if self.r1 > 0 and self.d_norm == "batch":

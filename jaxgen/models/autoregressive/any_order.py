@@ -7,6 +7,7 @@ parameters (Uria et al. 2014, arXiv:1310.1757; Germain et al. 2015, arXiv:1502.0
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxtyping import Array, Int, Key
 from jaxgen.causal import orders
 from jaxgen.causal.subpixel import PIXELWISE
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.optim.net import Params, Variables
 
@@ -34,6 +36,10 @@ class AnyOrder(Autoregressive):
     one of them, evaluation averages the densities of all, and each image is sampled in one."""
     order_seed: int = 0
     """Chooses the random orders."""
+
+    only: ClassVar = {
+        "order_seed": Only("without `random_orders`", lambda model: model.random_orders > 0)
+    }
 
     @property
     def connections(self) -> int:

@@ -16,6 +16,7 @@ from jaxgen.causal.samplers import draw_from
 from jaxgen.distributions.likelihoods import Bernoulli, Categorical, Likelihood
 from jaxgen.distributions.mixtures import LogisticMixture
 from jaxgen.errors import UserError
+from jaxgen.fields import refuse_idle
 from jaxgen.model import (
     Batch,
     Completes,
@@ -132,6 +133,7 @@ class Autoregressive(Model[NetState], Samples, Completes, Embeds):
         if self.accumulate < 1:
             raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
         self.checks()
+        refuse_idle(self)
 
     @property
     def monitor(self) -> str:

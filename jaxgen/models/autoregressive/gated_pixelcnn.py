@@ -1,7 +1,7 @@
 """Gated PixelCNN (van den Oord et al. 2016, arXiv:1606.05328)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, Key
@@ -11,6 +11,7 @@ from jaxgen.causal.streamed import StreamedNet, at_column, remember
 from jaxgen.causal.streamed_layers import DownConv, Head, RightConv, shift_down, shift_right
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys, gate
 
@@ -114,6 +115,8 @@ class GatedPixelCNN(Autoregressive):
     """Side of the other kernels; odd."""
     head: int = 64
     """Features of the hidden layer before the output."""
+
+    only: ClassVar = {"kernel": Only("without `blocks`", lambda model: model.blocks > 0)}
 
     def checks(self) -> None:
         for name in ("first_kernel", "kernel"):

@@ -1,7 +1,7 @@
 """MADE: an autoencoder with masks (Germain et al. 2015, arXiv:1502.03509)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.masked import degrees, layer_masks
 from jaxgen.causal.subpixel import SubpixelNet
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.models.autoregressive.any_order import AnyOrder
 from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.optim.net import Params
@@ -124,6 +125,13 @@ class MADE(AnyOrder):
     """Chooses the random orders and masks."""
     dropout: float = 0.5
     """Dropout rate after every hidden layer, in training."""
+
+    only: ClassVar = {
+        "order_seed": Only(
+            "without `random_orders`, or several `masks`",
+            lambda made: made.random_orders > 0 or made.masks > 1,
+        )
+    }
 
     def checks(self) -> None:
         self.check_orders()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.masked import CausalConv, Terms
 from jaxgen.causal.samplers import Draw, Stepper
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.spec import DataSpec
@@ -185,6 +186,11 @@ class PixelCNN(Autoregressive):
     naive: the whole net per sub-pixel. The images are the same."""
     remat: bool = False
     """Recompute each block's features in the backward pass: memory for time."""
+
+    only: ClassVar = {
+        "kernel": Only("without `blocks`", lambda model: model.blocks > 0),
+        "remat": Only("without `blocks`", lambda model: model.blocks > 0),
+    }
 
     def checks(self) -> None:
         for name in ("first_kernel", "kernel"):

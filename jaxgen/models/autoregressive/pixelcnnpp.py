@@ -1,7 +1,7 @@
 """PixelCNN++ (Salimans, Karpathy, Chen & Kingma 2017, arXiv:1701.05517)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from jaxgen.causal.streamed_layers import DownConv, Head, shift_down, shift_righ
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.distributions.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import concat_elu, fold_keys
 
@@ -127,6 +128,13 @@ class PixelCNNPP(Autoregressive):
     """The likelihood of images of more than two levels; that of two is Bernoulli."""
     components: int = 5
     """Logistic densities in the mixture."""
+
+    only: ClassVar = {
+        "components": Only(
+            "without `output`=logistic_mixture and data of more than two levels",
+            lambda model: model.mixture > 0 and model.spec.levels > 2,
+        )
+    }
 
     def checks(self) -> None:
         for name in ("features", "blocks", "scales", "components"):

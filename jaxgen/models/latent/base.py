@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
+from jaxgen.fields import Only, refuse_idle
 from jaxgen.model import (
     Batch,
     Bounds,
@@ -79,6 +80,7 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     optimizer: Optimizer = Optimizer()
     """How the network is trained; encoder and decoder share one loss."""
 
+    only: ClassVar = {"warmup": Only("without a `beta` above 0", lambda model: model.beta > 0)}
     metrics: ClassVar = {
         "nll": Metric("negative log-likelihood", NATS, "lower", likelihood=True),
         "elbo": Metric("ELBO", NATS, "higher"),
@@ -128,6 +130,7 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
         if self.accumulate < 1:
             raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
         self.check()
+        refuse_idle(self)
 
     @property
     def monitor(self) -> str:

@@ -1,7 +1,7 @@
 """Variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_log_prob
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.model import Batch, labels_or_all
 from jaxgen.models.latent.base import LatentVariable, Terms, Training
 from jaxgen.models.latent.observation import LikelihoodName, Observation, Scale
@@ -94,6 +95,11 @@ class VAE(LatentVariable):
     """
     dropout: float = 0.05
     """Dropout rate after every hidden layer, and on what enters the first."""
+
+    only: ClassVar = {
+        "filters": Only("without `architecture`=conv", lambda vae: vae.convolutional),
+        "upsample": Only("without `architecture`=conv", lambda vae: vae.convolutional),
+    }
 
     def check(self) -> None:
         if self.latents < 1:

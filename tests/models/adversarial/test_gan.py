@@ -18,9 +18,9 @@ SGD = Optimizer("sgd", 0.05, b1=0.0)
 
 
 def _model(spec=None, **fields):
-    small = {"architecture": "mlp", "hidden": (8, 8), "filters": 4, "latents": 3,
-             "g_optimizer": SGD, "d_optimizer": SGD}  # fmt: skip
-    return GAN(spec or DataSpec(4, 4, 1, 5), **{**small, **fields})
+    small = {"architecture": "mlp", "latents": 3, "g_optimizer": SGD, "d_optimizer": SGD, **fields}
+    sizes = {"hidden": (8, 8)} if small["architecture"] == "mlp" else {"filters": 4}
+    return GAN(spec or DataSpec(4, 4, 1, 5), **{**sizes, **small})
 
 
 def _batch(spec, num, seed=0):
@@ -262,8 +262,10 @@ SHAPES = {
 def test_the_default_works_for_any_shape_of_x(name, random_state):
     spec = SHAPES[name]
     sgd = {"g_optimizer": SGD, "d_optimizer": SGD}
-    model = GAN(spec, hidden=(8, 8), filters=2, latents=3, **sgd)
-    assert model.convolutional == (name == "real images")
+    convolutional = name == "real images"
+    sizes = {"filters": 2} if convolutional else {"hidden": (8, 8)}
+    model = GAN(spec, **sizes, latents=3, **sgd)
+    assert model.convolutional == convolutional
     x = np.random.default_rng(0).uniform(-1, 1, (6, *spec.shape))
     batch = {"x": spec.from_float(jnp.asarray(x, jnp.float32)), "index": jnp.arange(6)}
     if spec.num_classes:
