@@ -1,4 +1,7 @@
-"""The exceptions that the command line turns into a message and an exit code."""
+"""What the user is told: warnings, and exceptions that the command line turns into a message and an
+exit code."""
+
+import sys
 
 
 class UserError(ValueError):
@@ -17,3 +20,8 @@ class Stopped(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def warn(text: str) -> None:
+    """Tells what is no error, as a line on stderr."""
+    print(text, file=sys.stderr)

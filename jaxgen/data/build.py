@@ -1,6 +1,7 @@
 """A source's examples -> arrays of levels or real numbers, and the digest that names them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from typing import TypedDict
 
@@ -25,6 +26,8 @@ class Meta(TypedDict):
     """0 = real numbers, as in `DataSpec`."""
     levels: int
     digest: str
+    done: dict[str, int]
+    """What had to be done to examples, and to how many (see `Example.done`)."""
 
 
 def build(source: Source, config: DataConfig, allocate: Allocate) -> tuple[dict[str, Split], Meta]:
@@ -32,11 +35,11 @@ def build(source: Source, config: DataConfig, allocate: Allocate) -> tuple[dict[
     parts, _ = carve(source.name, source.sizes, source.what)
     [example] = source.read("train", np.array([0]))
     like = example.where, to_array(example.x, config, example.where)
-    seen = np.zeros(256, bool)
+    seen, done = np.zeros(256, bool), Counter[str]()
     splits = {}
     for name, part in parts.items():
         splits[name] = _allocate(name, part, like[1], bool(source.class_names), allocate)
-        _fill(splits[name], part, source, config, like, seen)
+        _fill(splits[name], part, source, config, like, seen, done)
     stored = _count_levels(seen) if source.levels is None else source.levels
     levels = config.levels or stored
     if levels > stored > 0:
@@ -52,7 +55,7 @@ def build(source: Source, config: DataConfig, allocate: Allocate) -> tuple[dict[
         splits = {name: Split.of(bins(s.x, levels), s.label) for name, s in splits.items()}
     elif levels != stored or stored not in (0, 256):
         _quantize(splits, stored, levels)
-    return splits, Meta(stored_levels=stored, levels=levels, digest=_digest(splits))
+    return splits, Meta(stored_levels=stored, levels=levels, digest=digest(splits), done=dict(done))
 
 
 def _allocate(name: str, part: Part, like: np.ndarray, labelled: bool, allocate: Allocate) -> Split:
@@ -68,14 +71,16 @@ def _fill(
     config: DataConfig,
     like: tuple[str, np.ndarray],
     seen: np.ndarray,
+    done: Counter[str],
 ) -> None:
-    """Reads the part into the split, and marks in `seen` [256] the levels that occur."""
+    """Reads the part into the split, marks in `seen` [256] the levels that occur, and counts what
+    is `done`."""
     from tqdm import tqdm
 
     examples = source.read(part.stored, part.ids)
     # disable=None: no bar unless stderr is a terminal.
     bar = tqdm(examples, f"decoding {source.name}", len(part.ids), leave=False, disable=None)
-    for i, (where, stored, label) in enumerate(bar):
+    for i, (where, stored, label, steps) in enumerate(bar):
         x = to_array(stored, config, where)
         if x.shape != like[1].shape:
             raise UserError(
@@ -83,6 +88,7 @@ def _fill(
                 f"{_size(x.shape)}; give --size=N to make all of them N x N"
             )
         split.x[i] = x
+        done.update(steps)
         if source.levels is None:
             seen[x] = True
         if split.label is not None:
@@ -107,13 +113,13 @@ def _quantize(splits: dict[str, Split], stored: int, levels: int) -> None:
             split.x[start : start + CHUNK] = table[split.x[start : start + CHUNK]]
 
 
-def _digest(splits: dict[str, Split]) -> str:
+def digest(splits: dict[str, Split]) -> str:
     """The sha256 of all arrays."""
-    digest = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, split in splits.items():
-        digest.update(f"{name} {split.x.shape} {split.label is not None} ".encode())
+        sha.update(f"{name} {split.x.shape} {split.label is not None} ".encode())
         for start in range(0, len(split), CHUNK):
-            digest.update(split.x[start : start + CHUNK].tobytes())
+            sha.update(split.x[start : start + CHUNK].tobytes())
         if split.label is not None:
-            digest.update(split.label.astype("<i4").tobytes())
-    return digest.hexdigest()
+            sha.update(split.label.astype("<i4").tobytes())
+    return sha.hexdigest()

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jaxgen.errors import UserError
+from jaxgen.files import user_path
+from jaxgen.media.decode import check_colour
+from jaxgen.media.sound import RATES
 
 Fit = Literal["resize", "crop", "pad"]
 Binarize = Literal["none", "static", "threshold", "dynamic"]
@@ -11,6 +14,9 @@ PairingName = Literal[
     "none", "colorize", "super2", "super4", "inpaint", "invert", "edges", "rotate", "tint"
 ]
 """No pairing, or one of `jaxgen.data.pairing.PAIRINGS`."""
+
+MAX_SIZE = 2**24
+"""The most samples of a sound; a picture has less a side, see `sources.images`."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class DataConfig:
     centre, crop takes the centre, pad puts the image at the centre of zeros."""
     grey: bool = False
     """Turn colour images into grey ones."""
+    background: str = "white"
+    """What lies below the transparent pixels of images in folders: the name of a colour, or
+    #rrggbb."""
     levels: int = 0
     """Quantize to this many levels K, floor(x K / stored levels), or each coordinate of points to
     K bins of one width; 0 keeps them as stored."""
@@ -61,18 +70,36 @@ class DataConfig:
         _one_of("--fit", self.fit, Fit)
         _one_of("--binarize", self.binarize, Binarize)
         _one_of("--pairing", self.pairing, PairingName)
-        if self.size < 0:
-            raise UserError(f"--size must be 0 (as stored) or positive; got {self.size}")
-        if self.rate < 0:
-            raise UserError(f"--rate must be 0 (as stored) or positive; got {self.rate}")
+        for name, most in (("size", MAX_SIZE), ("rate", RATES[-1])):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(
+                    f"--{name} must be 0 (as stored) or lie in 1..{most}; got {getattr(self, name)}"
+                )
         if self.size == 0 and self.fit != "resize":
             raise UserError(f"--fit={self.fit} needs a --size to fit the images to")
+        if self.background != "white":  # whose check is slow to load
+            check_colour("--background", self.background)
         if self.levels and not 2 <= self.levels <= 256:
             raise UserError(f"--levels must be 0 (as stored) or lie in 2..256; got {self.levels}")
         if not 0 <= self.binarize_seed < 2**31:
             raise UserError(f"--binarize_seed must lie in 0..2^31-1; got {self.binarize_seed}")
+        if self.binarize_seed and self.binarize not in ("static", "dynamic"):
+            raise UserError(
+                f"--binarize_seed={self.binarize_seed} seeds draws, and --binarize={self.binarize} "
+                "makes none; give --binarize=static or dynamic, or leave it out"
+            )
+        # What a run records is found from anywhere.
+        for name, several in (("data_dir", self.dataset == "folders"), ("cache_dir", False)):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _absolute(f"--{name}", text, several))
 
 
 def _one_of(flag: str, value: str, choices: Any) -> None:
     if value not in get_args(choices):
         raise UserError(f"{flag} must be one of {', '.join(get_args(choices))}; got {value!r}")
+
+
+def _absolute(flag: str, text: str, several: bool) -> str:
+    """The path, or with `several` each of those between commas, as `user_path` has it."""
+    parts = [part.strip() for part in text.split(",")] if several else [text]
+    return ",".join(str(user_path(part, flag)) if part or not several else "" for part in parts)

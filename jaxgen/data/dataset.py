@@ -13,6 +13,9 @@ from jaxgen.spec import DataSpec
 
 TRAIN = SPLITS.index("train")
 
+NAMED = 20
+"""At most as many classes are named in a line."""
+
 Density = Callable[[np.ndarray], np.ndarray]
 """Points [n d] in the data's own units to log densities [n], in nats."""
 
@@ -42,6 +45,16 @@ class Dataset:
     """The true log density, where it is known."""
     modes: np.ndarray | None = None
     """The centres [m d] of its modes in the data's own units, where they are known."""
+
+    @property
+    def labels(self) -> str:
+        """Which class each label is, in one line; nothing where a model is told none, or where the
+        classes are called by their numbers."""
+        names = self.class_names[: self.spec.num_classes]
+        if names == tuple(map(str, range(len(names)))):
+            return ""
+        named = ", ".join(f"{i} = {name}" for i, name in enumerate(names[:NAMED]))
+        return f"labels: {named}{', …' * (len(names) > NAMED)}"
 
     def observe(
         self, columns: Mapping[str, Array], index: Int[Array, " b"], epoch: Int[Array, " b"]

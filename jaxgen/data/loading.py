@@ -1,5 +1,7 @@
 """The data sets by name: a configuration to a data set."""
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -50,13 +52,13 @@ SOURCES: dict[str, Entry] = {
     "tones": Entry(tones, _SOUNDS),
     "folder": Entry(
         folder_source,
-        ("data_dir", *_IMAGES),
+        ("data_dir", "background", *_IMAGES),
         {"data_dir": "PATH, the folder of images"},
         cached=True,
     ),
     "folders": Entry(
         folders_source,
-        ("data_dir", "size", "fit", "grey", "levels"),
+        ("data_dir", "background", "size", "fit", "grey", "levels"),
         {"data_dir": "A,B, two folders of images: B's are to be made from A's"},
         cached=True,
     ),
@@ -173,4 +175,20 @@ def _listed(names: list[str], word: str) -> str:
 
 
 def _in_memory(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
-    return build(source, config, lambda name, shape, dtype: np.empty(shape, dtype))
+    def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size > _memory():  # the system would grant it, and end the process once it is filled
+            raise UserError(
+                f"--size={config.size}: {name} of {source.name} take {size / 2**30:.0f} GiB, more "
+                "than this machine has; give a smaller --size"
+            )
+        return np.empty(shape, dtype)
+
+    return build(source, config, allocate)
+
+
+def _memory() -> float:
+    """The bytes of memory that the machine has, where the system tells."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

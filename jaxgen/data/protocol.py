@@ -18,7 +18,8 @@ def protocol(
     )
     describe = {"image": _images, "sound": _sounds, "points": _points}[spec.kind]
     note = f"; {source.note}" * bool(source.note)
-    return f"{source.name}: {sizes}; {describe(config, meta, spec)}{note}"
+    done = "".join(f"; {what}: {number}" for what, number in sorted(meta["done"].items()))
+    return f"{source.name}: {sizes}; {describe(config, meta, spec)}{note}{done}"
 
 
 def _images(config: DataConfig, meta: Meta, spec: DataSpec) -> str:

@@ -66,9 +66,12 @@ def carve(
     num = sizes["train"]
     take = min(MAX_CARVED, max(1, num // 6))
     if num <= take * len(carved) or 0 in sizes.values():
+        least = 1 + len(carved)  # 1 of each that is carved, and 1 left
         raise UserError(
-            f"{name} has too few {what} for a train, a validation and a test split: "
+            f"{name} has too few {what} for a train, a validation and a test split ("
             + ", ".join(f"{split} {size}" for split, size in sizes.items())
+            + f"): give train {least} at least"
+            + "".join(f", {split} 1" for split in sizes if split != "train")
         )
     parts = {split: Part(split, np.arange(sizes[split])) for split in SPLITS if split in sizes}
     order = np.random.default_rng(0).permutation(num)

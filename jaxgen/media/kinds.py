@@ -115,10 +115,13 @@ def players(x: np.ndarray, spec: DataSpec) -> list[bytes]:
     return [wav_bytes(wave, spec.rate) for wave in waves(x, spec.levels)]
 
 
-def load_images(paths: Sequence[str | os.PathLike], spec: DataSpec) -> np.ndarray:
+def load_images(
+    paths: Sequence[str | os.PathLike], spec: DataSpec, background: str = "white"
+) -> np.ndarray:
     """The images in these files as the model takes them, [n h w c].
 
-    Grey and RGB are converted into each other; sizes must match. Byte v becomes the level
+    Grey and RGB are converted into each other, what is transparent shows the background; sizes
+    must match. Byte v becomes the level
     nearest to it, the inverse of `grid`'s map. Of a sound, a .wav file, the beginning is taken;
     rates must match. Raises `UserError` naming the file.
     """
@@ -126,8 +129,10 @@ def load_images(paths: Sequence[str | os.PathLike], spec: DataSpec) -> np.ndarra
         raise UserError("--images names no file; give at least one image")
     if spec.kind == "points":
         raise UserError(f"--images={paths[0]}: points are not read from files; leave it out")
-    load = load_sound if spec.kind == "sound" else load_image
-    return np.stack([load(Path(path), spec) for path in paths])
+    files = map(Path, paths)
+    if spec.kind == "sound":
+        return np.stack([load_sound(file, spec) for file in files])
+    return np.stack([load_image(file, spec, background) for file in files])
 
 
 def scored(x: np.ndarray, spec: DataSpec) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.files import write_atomic
+from jaxgen.media.decode import opened, shown
 from jaxgen.media.points import coloured
 from jaxgen.spec import DataSpec
 
@@ -79,31 +80,20 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     write_atomic(path, png_bytes(picture))
 
 
-def load_image(path: Path, spec: DataSpec) -> np.ndarray:
+def load_image(path: Path, spec: DataSpec, background: str) -> np.ndarray:
     """An image file as levels, uint8, or as floats in [-1, 1] where the spec has no levels:
-    [h w c]. Raises UserError naming a file that cannot be used."""
-    from PIL import Image
-
+    [h w c], upright and on that background. Raises UserError naming a file that cannot be used."""
     modes = {1: "L", 3: "RGB"}
     if spec.channels not in modes:
         raise UserError(f"{path}: the model's images have {spec.channels} channels, not 1 or 3")
-    try:
-        with Image.open(path) as file:
-            if file.size != (spec.width, spec.height):
-                raise UserError(
-                    f"{path} is {file.width}x{file.height} pixels, and the model's images are "
-                    f"{spec.width}x{spec.height} (width x height); resize it"
-                )
-            if file.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-                raise UserError(
-                    f"{path} has pixels of mode {file.mode}; save it as 8-bit grey or RGB"
-                )
-            values = np.asarray(file.convert(modes[spec.channels]))
-    except UserError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
-        reason = "there is no such file" if not path.exists() else f"it is damaged: {error}"
-        raise UserError(f"{path} cannot be read as an image ({reason})") from error
+    with opened(path, str(path)) as file:
+        image, _ = shown(file, modes[spec.channels], background)
+    if image.size != (spec.width, spec.height):
+        raise UserError(
+            f"{path} is {image.width}x{image.height} pixels, and the model's images are "
+            f"{spec.width}x{spec.height} (width x height); resize it"
+        )
+    values = np.asarray(image)
     if not spec.levels:
         return np.float32(values / 127.5 - 1.0).reshape(spec.shape)
     levels = np.round(values * ((spec.levels - 1) / 255.0)).astype(np.uint8)

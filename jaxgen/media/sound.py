@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, warn
 from jaxgen.files import write_atomic
 from jaxgen.spec import DataSpec
 
@@ -20,6 +20,10 @@ WINDOW_SECONDS = 1 / 32
 """The least length of a spectrogram's window."""
 PAUSE_SECONDS = 0.1
 """The silence between the clips of one file."""
+RATES = range(1, 10**6 + 1)
+"""The samples a second that a file may have; 768,000 are the most in use."""
+LOUDEST = 10.0
+"""Floats up to this, 20 decibels above full scale, are loud; beyond, they are in other units."""
 
 
 def mu_law_encode(wave: np.ndarray, levels: int = 256) -> np.ndarray:
@@ -53,7 +57,8 @@ def waves(images: np.ndarray, levels: int = 256) -> np.ndarray:
 
 def read_wav(path: Path) -> tuple[int, np.ndarray]:
     """The samples a second of a .wav file, and its wave, float64 [t]: PCM in [-1, 1), floats as
-    they stand; channels are averaged. Raises UserError naming a file that cannot be read."""
+    they stand, full scale being 1; channels are averaged. Raises UserError naming a file that
+    cannot be read, or whose floats are in other units."""
     rate, samples = _read(path, mmap=False)
     if samples.dtype == np.uint8:
         wave = (samples.astype(np.float64) - 128) / 128
@@ -63,6 +68,11 @@ def read_wav(path: Path) -> tuple[int, np.ndarray]:
         wave = samples.astype(np.float64)
     if not np.isfinite(wave).all():
         raise UserError(f"{path} holds samples that are not finite; mend or remove it")
+    if (loudest := np.abs(wave).max(initial=0)) > LOUDEST:
+        raise UserError(
+            f"{path} holds float samples up to {loudest:.6g}, and full scale is 1: divide those of "
+            "all files by one number (16-bit integers that were stored as floats: by 32768)"
+        )
     return rate, wave if wave.ndim == 1 else wave.mean(1)
 
 
@@ -82,7 +92,10 @@ def _read(path: Path, mmap: bool) -> tuple[int, np.ndarray]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)
             warnings.filterwarnings("error", "Reached EOF", category=wavfile.WavFileWarning)
-            return wavfile.read(path, mmap=mmap)
+            rate, samples = wavfile.read(path, mmap=mmap)
+        if rate not in RATES:
+            raise ValueError(f"it says that it has {rate} samples a second")
+        return rate, samples
     except Exception as error:  # ValueError, struct.error, OSError, EOFError, its own warning
         raise UserError(
             f"{path} is not a readable .wav file ({error}); mend or remove it"
@@ -154,6 +167,8 @@ def load_sound(path: Path, spec: DataSpec) -> np.ndarray:
             f"{spec.width} at {spec.rate} Hz; resample it, or give a longer one"
         )
     wave = wave[: spec.width]
+    if np.abs(wave).max() > 1:
+        warn(f"{path} has samples beyond [-1, 1], which are clipped")
     if not spec.levels:
         return np.clip(wave, -1, 1).astype(np.float32).reshape(spec.shape)
     return mu_law_encode(wave, spec.levels).reshape(spec.shape)

@@ -1,12 +1,11 @@
 """Runs that were trained: a run directory to a model and its state, without the data set."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, warn
 from jaxgen.model import Model
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, runs_by_seed
@@ -53,10 +52,6 @@ def load_run(
         )
     fresh = shapes(run.model)
     step = None if checkpoint == "latest" else checkpoint
-    with Checkpoints(Path(directory) / "checkpoints", say=_warn, read_only=True) as checkpoints:
+    with Checkpoints(Path(directory) / "checkpoints", say=warn, read_only=True) as checkpoints:
         progress, at = checkpoints.restore(fresh, step)
     return SavedRun(run, progress.state, at, record)
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -100,9 +100,96 @@ def test_folder_errors(tmp_path):
         (root / "odd.png").write_bytes(broken)
         assert str(root / "odd.png") in message(root, size=6)
     Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(root / "odd.png")
-    assert "8-bit" in message(root)
+    assert "8 bits a channel are read: convert it first, such as by `magick" in message(root)
     few = write_folder(tmp_path / "few", pictures(2), ["a.png", "b.png"])
-    assert "too few images" in message(few)
+    assert "too few images" in message(few) and "give train 3 at least" in message(few)
+    good = write_folder(tmp_path / "good", pictures(3), ["a.png", "b.png", "c.png"])
+    assert "--size=9999: images are at most 8192 x 8192" in message(good, size=9999)
+    assert "--size must be 0 (as stored) or lie in 1..16777216" in message(good, size=2**32)
+
+
+def test_all_damaged_images_are_named_at_once(tmp_path):
+    root = write_folder(tmp_path / "in", pictures(12), [f"{i}.png" for i in range(12)])
+    for i in (3, 8, 10):
+        data = (root / f"{i}.png").read_bytes()
+        (root / f"{i}.png").write_bytes(data[: len(data) // 2] if i > 3 else b"")
+    for grey in (False, True):  # found in headers, and in pixels
+        with pytest.raises(UserError) as error:
+            load(folder_config(root, grey=grey))
+        told = [line.split()[0] for line in str(error.value).splitlines()]
+        assert told == [str(root / f"{i}.png") for i in (3, 8, 10)]
+
+
+# As EXIF 2.32, 4.6.4 A, says where the stored picture's first row and column are to be seen.
+STORED = {
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: np.rot90,
+    7: lambda x: np.rot90(x, 2).T,
+    8: lambda x: np.rot90(x, 3),
+}
+
+
+def test_pictures_of_a_turned_camera_are_upright(tmp_path):
+    images = pictures(16)
+    (tmp_path / "in").mkdir()
+    for i, image in enumerate(images):
+        exif = Image.Exif()
+        exif[0x0112] = turned = i % 8 + 1
+        stored = Image.fromarray(np.ascontiguousarray(STORED[turned](image)))
+        stored.save(tmp_path / "in" / f"{i}.png", exif=exif)
+    for _ in range(2):  # also from the cache
+        data = load(folder_config(tmp_path / "in"))
+        assert rows(all_images(data)) == rows(images)
+        assert "images turned upright (EXIF): 14" in data.protocol
+
+
+def test_what_is_transparent_shows_the_background(tmp_path):
+    """Black ink on nothing, of which a row is half there."""
+    ink = np.zeros((12, 6, 6, 4), np.uint8)
+    ink[:, 2:4, :, 3] = 255
+    ink[:, 4, :, 3] = 51
+    root = write_folder(tmp_path / "ink", ink, [f"{i}.png" for i in range(12)])
+    grey = write_folder(tmp_path / "grey", ink[..., 2:], [f"{i}.png" for i in range(12)])
+    colours = {"white": [255] * 3, "black": [0] * 3, "#ff8000": [255, 128, 0]}
+    for background, colour in colours.items():
+        expected = np.broadcast_to(np.array(colour), (6, 6, 3)).copy()
+        expected[2:4] = 0
+        expected[4] = np.round(0.8 * expected[4])
+        data = load(folder_config(root, background=background))
+        np.testing.assert_array_equal(data.splits["test"].x[0], expected)
+        assert f"transparent images laid on {background}: 12" in data.protocol
+        data = load(folder_config(grey, background=background))
+        plain = len(set(colour)) == 1
+        assert data.spec.channels == (1 if plain else 3)
+        np.testing.assert_array_equal(data.splits["test"].x[0], expected[..., : 1 if plain else 3])
+    with pytest.raises(UserError, match="--background=wite is not a colour: give a name"):
+        folder_config(root, background="wite")
+    with pytest.raises(UserError, match="--background=#ffffff00 is not a colour"):
+        folder_config(root, background="#ffffff00")
+
+
+def test_opaque_pictures_have_no_background(tmp_path):
+    grey = pictures(12)
+    opaque = np.stack([grey, np.full_like(grey, 255)], -1)
+    root = write_folder(tmp_path / "in", opaque, [f"{i}.png" for i in range(12)])
+    data = load(folder_config(root))
+    assert data.spec.channels == 1 and rows(all_images(data)) == rows(grey)
+    assert "transparent" not in data.protocol
+
+
+def test_tiff_and_jfif_are_read_and_labels_are_told(tmp_path):
+    ends = (".tif", ".tiff", ".png", ".bmp")
+    images = pictures(12)
+    names = [f"{'bear' if i < 6 else 'cat'}/{i}{ends[i % 4]}" for i in range(12)]
+    root = write_folder(tmp_path / "in", images, names)
+    data = load(folder_config(root, conditional=True))
+    assert rows(all_images(data)) == rows(images)
+    assert data.labels == "labels: 0 = bear, 1 = cat"
+    assert load(folder_config(root)).labels == ""  # a model is told none
 
 
 @pytest.mark.parametrize("levels", [2, 3, 8, 255, 256])

@@ -170,6 +170,25 @@ def test_files_become_floats_where_there_are_no_levels(tmp_path):
         kinds.load_images([tmp_path / "x.png"], PLANE)
 
 
+def test_files_are_read_as_a_viewer_shows_them(tmp_path):
+    """Upright, and on the background: as a folder of them is."""
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top is to the left
+    turned = np.ascontiguousarray(np.rot90(values))
+    Image.fromarray(turned).save(tmp_path / "x.png", exif=exif)
+    [x] = kinds.load_images([tmp_path / "x.png"], DataSpec(3, 4))
+    np.testing.assert_array_equal(x[..., 0], values)
+    ink = np.stack([values, np.full_like(values, 0)], -1)
+    Image.fromarray(ink).save(tmp_path / "x.png")
+    for background, colour in (("white", 255), ("black", 0)):
+        [x] = kinds.load_images([tmp_path / "x.png"], DataSpec(3, 4), background)
+        assert (x == colour).all()
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "x.png")
+    with pytest.raises(UserError, match="x.png has pixels of mode I;16, and 8 bits a channel"):
+        kinds.load_images([tmp_path / "x.png"], DataSpec(3, 4))
+
+
 def test_pictures_of_images_need_no_matplotlib():
     code = (
         "import sys, numpy as np\n"

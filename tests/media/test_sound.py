@@ -197,6 +197,30 @@ def test_files_are_cut_and_none_is_in_two_splits(recordings, tmp_path):
     assert len(set.union(*files.values())) == 12
 
 
+def test_short_files_are_left_out_and_said(recordings, tmp_path, capsys):
+    """Files of 71, 103 and 135 samples, four of each."""
+    data = load(config(recordings, cache_dir=str(tmp_path / "cache"), size=72, conditional=True))
+    told = "set: 4 of 12 files have fewer than --size=72 samples at 8000 Hz, and are left out (a/00"
+    assert told in capsys.readouterr().err
+    assert "clips of 8 files" in data.protocol
+    clips = np.concatenate([s.x[:, 0, 0, 0] for s in data.splits.values()])
+    assert sorted(clips) == [10 * f for f in range(12) if f % 3]
+
+
+def test_what_is_beyond_full_scale_is_clipped_and_said(tmp_path):
+    for f in range(4):
+        wave = np.full(96, 0.5)
+        wave[40] = 1.5 if f == 2 else 1.0
+        write_wav(tmp_path / "s" / f"{f}.wav", wave.astype("<f4").tobytes(), 32, kind=FLOAT)
+    for _ in range(2):  # also from the cache
+        data = load(config(tmp_path / "s", cache_dir=str(tmp_path / "cache")))
+        told = "clips of 4 files (train 2, validation 1, test 1, divided by seed 0); clips with "
+        assert f"{told}samples beyond full scale, which are clipped: 1" in data.protocol
+    assert np.concatenate([s.x for s in data.splits.values()]).max(axis=(1, 2, 3)).tolist() == (
+        [mu_law_encode(0.5), 255, mu_law_encode(0.5)] * 4
+    )
+
+
 def test_sub_folders_may_be_splits(tmp_path):
     for f, split in enumerate(["train", "train", "validation", "test"]):
         write_levels(tmp_path / "s" / split / f"{f}.wav", np.full(64, f, np.uint8))
@@ -228,14 +252,23 @@ def test_mistakes_with_sounds_are_told(recordings, tmp_path):
         return str(error.value)
 
     (tmp_path / "empty").mkdir()
-    assert "holds no .wav files" in message(tmp_path / "empty")
+    assert "holds no sounds (sounds end in .wav)" in message(tmp_path / "empty")
     assert "is not a directory" in message(tmp_path / "nowhere")
     shortest = recordings / "a" / "00.wav"
-    assert f"{shortest} has 71 samples at 8000 Hz, fewer than --size=72" in message(size=72)
+    assert "12 of 12 files have fewer than --size=999 samples at 8000 Hz" in message(size=999)
+    assert "a/00.wav, a/02.wav, a/04.wav, a/06.wav, a/08.wav, …): give a smal" in message(size=999)
     assert "--data_dir=PATH" in message(size=0) and "--size=N" in message(size=0)
     for flags in ({"levels": 16}, {"grey": True}, {"binarize": "static"}, {"fit": "crop"}):
         assert f"--{next(iter(flags))}=" in message(**flags)
     assert "--rate must be 0" in message(rate=-1)
+    assert "lie in 1..1000000; got 4294967296" in message(rate=2**32)
+    write_levels(recordings / "b" / "01.wav", np.zeros(64, np.uint8), rate=0)
+    write_levels(recordings / "b" / "03.wav", np.zeros(64, np.uint8), rate=2**32 - 1)
+    told = message(rate=8000)
+    assert "b/01.wav is not a readable .wav file (it says that it has 0 samples a second)" in told
+    assert "b/03.wav is not a readable .wav file (it says that it has 4294967295 samp" in told
+    for f in (1, 3):
+        write_levels(recordings / "b" / f"0{f}.wav", np.zeros(64, np.uint8))
     whole = shortest.read_bytes()
     for damage in (b"", b"RIFF", b"nonsense" * 20, whole[:30], whole[:-20]):
         shortest.write_bytes(damage)
@@ -243,6 +276,9 @@ def test_mistakes_with_sounds_are_told(recordings, tmp_path):
     data = np.array([0.0] * 40 + [np.nan], "<f4").tobytes()
     write_wav(shortest, data, 32, kind=FLOAT)
     assert f"{shortest} holds samples that are not finite" in message()
+    write_wav(shortest, np.full(64, -20000, "<f4").tobytes(), 32, kind=FLOAT)
+    told = f"{shortest} holds float samples up to 20000, and full scale is 1: divide those of all"
+    assert told in message()
     few = tmp_path / "few"
     for f in range(2):
         write_levels(few / f"{f}.wav", np.zeros(64, np.uint8))
@@ -316,11 +352,14 @@ def test_samples_are_written_as_asked(trained, tmp_path, capsys):
     assert ".png, .wav or .npz" in capsys.readouterr().err
 
 
-def test_a_sound_is_loaded_as_the_data_has_it(tmp_path):
+def test_a_sound_is_loaded_as_the_data_has_it(tmp_path, capsys):
     spec = DataSpec(1, 32, rate=8000)
     levels = np.random.default_rng(0).integers(0, 256, 40).astype(np.uint8)
     path = write_levels(tmp_path / "x.wav", levels)
     np.testing.assert_array_equal(load_images([path], spec)[0, 0, :, 0], levels[:32])
+    write_wav(tmp_path / "loud.wav", np.full(32, 1.5, "<f4").tobytes(), 32, kind=FLOAT)
+    assert (load_images([tmp_path / "loud.wav"], spec) == 255).all()
+    assert "loud.wav has samples beyond [-1, 1], which are clipped" in capsys.readouterr().err
     for other in (dataclasses.replace(spec, rate=4000), dataclasses.replace(spec, width=41)):
         with pytest.raises(UserError, match="x.wav has 40 samples at 8000 Hz"):
             load_images([path], other)

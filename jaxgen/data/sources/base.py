@@ -19,6 +19,8 @@ class Example(NamedTuple):
     """A stored picture; or [h w c] that is ready, levels uint8 or real numbers float32."""
     label: int
     """The class, or -1."""
+    done: tuple[str, ...] = ()
+    """What had to be done to it, for the protocol: images of what kind, and what became of them."""
 
 
 @dataclass(frozen=True, eq=False)

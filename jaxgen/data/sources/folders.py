@@ -13,7 +13,7 @@ def folders_source(config: DataConfig) -> Source:
 
     Each folder has its own splits, as a single one has, and its own number of images.
     """
-    paths = [path.strip() for path in (config.data_dir or "").split(",")]
+    paths = (config.data_dir or "").split(",")
     if len(paths) != 2 or not all(paths):
         raise UserError(
             f"--data_dir={config.data_dir}: give two folders, A,B; images of B are to be made "

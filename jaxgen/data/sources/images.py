@@ -1,47 +1,24 @@
 """One stored image -> one uint8 array."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxgen.data.config import DataConfig
 from jaxgen.errors import UserError
+from jaxgen.media.decode import opened
 
 if TYPE_CHECKING:
     from PIL import Image
 
-
-GREY_MODES = "1", "L"
-COLOUR_MODES = "RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr"
-
-
-@contextmanager
-def opened(file: Path | BytesIO, where: str) -> Iterator["Image.Image"]:
-    """Opens an image, whose pixels are decoded only when they are used.
-
-    Raises UserError, naming `where`, when it is damaged or its pixels have not 8 bits.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            if image.mode not in GREY_MODES + COLOUR_MODES:
-                # Pillow would clip 16 bits to white, silently.
-                raise UserError(f"{where} has mode {image.mode}; only 8-bit images can be read")
-            yield image
-    except UserError:
-        raise
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, struct.error ...: all mean a bad file.
-        raise UserError(f"{where} is not a readable image ({error}); mend or remove it") from error
+MAX_SIDE = 2**13
+"""Images are not made larger than this many pixels: one of them takes 192 MiB."""
 
 
-def decode(file: Path | BytesIO, mode: str, where: str) -> "Image.Image":
-    """Returns the image in Pillow's `mode`, which drops transparency unless it is RGBA."""
+def decode(file: BytesIO, mode: str, where: str) -> "Image.Image":
+    """Returns the image as it is stored, in Pillow's `mode`: transparency is dropped unless that is
+    RGBA, and no EXIF data turn it, as TFDS has it."""
     with opened(file, where) as image:
         return image.convert(mode)
 
@@ -63,6 +40,8 @@ def _fit(image: "Image.Image", config: DataConfig, where: str) -> "Image.Image":
     from PIL import Image, ImageOps
 
     size, (width, height) = config.size, image.size
+    if size > MAX_SIDE:
+        raise UserError(f"--size={size}: images are at most {MAX_SIDE} x {MAX_SIDE}; give less")
     if config.fit == "resize":
         return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     if config.fit == "crop" and min(width, height) < size:

@@ -68,6 +68,6 @@ def _plain(path: Path, key: str, value: np.ndarray) -> Any:
 
 def npz_source(config: DataConfig) -> Source:
     """Returns the arrays of the file --data_dir."""
-    path = Path(config.data_dir or "").expanduser()
+    path = Path(config.data_dir or "")
     stored, other = read_columns(path)
     return array_source(f"arrays:{path.stem}", stored, **other)

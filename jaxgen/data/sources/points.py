@@ -17,7 +17,7 @@ DELIMITERS = ",;\t"
 
 def points_source(config: DataConfig) -> Source:
     """Returns the points of the file --data_dir: a .csv, or a .npy or .npz of [n d]."""
-    path = Path(config.data_dir or "").expanduser()
+    path = Path(config.data_dir or "")
     name = f"points:{path.stem}"
     if path.suffix.lower() == ".csv":
         points, names = read_table(path)

@@ -17,6 +17,7 @@ from jaxgen.data.sources.base import Example, Source
 from jaxgen.data.sources.images import decode
 from jaxgen.data.splits import SPLITS
 from jaxgen.errors import UserError
+from jaxgen.files import user_path
 
 BATCH = 256
 MODES = {1: "L", 3: "RGB", 4: "RGBA", None: "RGB"}
@@ -25,8 +26,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA", None: "RGB"}
 
 def tfds_dir(data_dir: str | None) -> Path:
     """Returns the TFDS directory that --data_dir, or its default, names."""
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(data_dir or default).expanduser().absolute()
+    if data_dir is not None:
+        return user_path(data_dir, "--data_dir")
+    return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "$TFDS_DATA_DIR")
 
 
 def tfds_source(config: DataConfig, built_in: tuple[str, ...] = ()) -> Source:
@@ -116,7 +118,11 @@ def _find(config: DataConfig, built_in: tuple[str, ...]) -> Path:
         raise UserError(f"--data_dir={config.data_dir} is not a directory")
     match = re.fullmatch(r"(\w+(?:/[\w.+-]+)?)(?::(\d+\.\d+\.\d+))?", config.dataset)
     if not match:
-        raise UserError(f"--dataset={config.dataset!r} is not of the form name or name:1.2.3")
+        _refuse_path(config.dataset)
+        raise UserError(
+            f"--dataset={config.dataset!r} is not of the form name or name:1.2.3; a path is for "
+            "--data_dir, beside --dataset=folder"
+        )
     name, version = match.groups()
     versions = [path for path in _prepared(root / name) if version in (None, path.name)]
     if not versions:
@@ -130,9 +136,22 @@ def _prepared(folder: Path) -> list[Path]:
     return [path for path in folders if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
 
 
+def _refuse_path(name: str) -> None:
+    """Raises UserError if it is not the name of a data set but a place on this machine."""
+    path = Path(os.path.expanduser(name))
+    if path.is_dir():
+        kinds = "folder, which is of images, or wav, which is of sounds"
+    elif path.is_file():
+        kinds = "arrays, which is an .npz file, or points, which is a .csv, .npy or .npz file"
+    else:
+        return
+    raise UserError(f"--dataset={name} is a path: give --data_dir={name} and --dataset={kinds}")
+
+
 def _not_found(name: str, version: str | None, root: Path, built_in: tuple[str, ...]) -> UserError:
     import tensorflow_datasets as tfds
 
+    _refuse_path(name)
     names = sorted([*root.glob("*"), *root.glob("*/*")])  # a set, or a configuration of one
     folders = [path.relative_to(root) for folder in names for path in _prepared(folder)]
     here = [f"{folder.parent.as_posix()}:{folder.name}" for folder in folders]

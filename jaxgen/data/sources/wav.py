@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxgen.data.config import DataConfig
 from jaxgen.data.sources.base import Example, Source
-from jaxgen.data.sources.folder import files_below, folder_names, stamp, stored_splits
+from jaxgen.data.sources.tree import TOLD, Tree, every, read_tree
 from jaxgen.data.splits import SPLITS, carve
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, warn
 from jaxgen.media.sound import mu_law_encode, read_wav, resample, resampled_size, wav_size
 
 SUFFIXES = (".wav",)
+LOUD = "clips with samples beyond full scale, which are clipped"
 
 
 class Recording(NamedTuple):
@@ -28,32 +29,26 @@ class Recording(NamedTuple):
 
 
 def wav_source(config: DataConfig) -> Source:
-    """Returns the clips of --size samples in the .wav files under --data_dir, in the order of
-    the files' paths; what is left over at a file's end is dropped.
+    """Returns the clips of --size samples in the .wav files under --data_dir, in the natural order
+    of the files' paths; what is left over at a file's end is dropped, and so are shorter files.
 
     Sub-folders are splits and labels as in a folder of images. Where they name no splits, files,
     not clips, are divided: no file is in two splits.
     """
-    root = Path(config.data_dir or "").expanduser().absolute()
-    if not root.is_dir():
-        raise UserError(f"--data_dir={config.data_dir} is not a directory")
-    files = files_below(root, SUFFIXES)
-    if not files:
-        raise UserError(f"--data_dir={config.data_dir} holds no .wav files")
-    name = f"wav:{root.name}"
-    depth, stored = stored_splits(files, root)
-    class_names = folder_names(files, depth)
-    parts, carved = carve(name, {k: len(group) for k, group in stored.items()}, "files")
-    rate = config.rate or wav_size(root / files[0])[0]
+    tree, rate, recordings = _recordings(read_tree(config, SUFFIXES, "sounds"), config)
+    name, root = f"wav:{tree.name}", tree.root
+    parts, carved = carve(name, {k: len(group) for k, group in tree.splits.items()}, "files")
     splits = {
-        split: [_recording(root, stored[part.stored][i], config, rate) for i in part.ids]
+        split: [recordings[tree.splits[part.stored][i]] for i in part.ids]
         for split, part in parts.items()
     }
 
     @lru_cache(maxsize=1)  # clips of a file are asked for one after another
-    def levels(recording: Recording) -> np.ndarray:
+    def levels(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
         old, wave = read_wav(root / recording.path)
-        return mu_law_encode(resample(wave, old, rate))
+        loud = np.abs(wave).max() > 1  # as stored: resampling overshoots by itself
+        wave = resample(wave, old, rate)
+        return mu_law_encode(wave), loud & (np.abs(wave) > 1)
 
     def read(split: str, ids: np.ndarray) -> Iterable[Example]:
         ends = np.cumsum([recording.clips for recording in splits[split]])
@@ -61,35 +56,47 @@ def wav_source(config: DataConfig) -> Source:
             at = int(np.searchsorted(ends, i, side="right"))
             recording = splits[split][at]
             first = int(i - ends[at] + recording.clips) * config.size
-            image = levels(recording)[first : first + config.size].reshape(1, -1, 1)
-            label = class_names.index(recording.path.parts[depth]) if class_names else -1
-            yield Example(f"{root / recording.path} at sample {first}", image, label)
+            image, loud = (x[first : first + config.size] for x in levels(recording))
+            where = f"{root / recording.path} at sample {first}"
+            done = (LOUD,) * bool(loud.any())
+            yield Example(where, image.reshape(1, -1, 1), tree.label(recording.path), done)
 
     counts = ", ".join(f"{split} {len(splits[split])}" for split in SPLITS)
     divided = ", divided by seed 0" if carved else ""
     return Source(
         name=name,
-        stamp=[str(root), config.rate, *(stamp(root, file) for file in files)],
+        stamp=[config.rate, *tree.stamp],
         sizes={split: sum(r.clips for r in group) for split, group in splits.items()},
-        class_names=class_names,
+        class_names=tree.class_names,
         levels=256,
         read=read,
         rate=rate,
-        note=f"clips of {len(files)} files ({counts}{divided})",
+        what="clips",
+        note=f"clips of {len(recordings)} files ({counts}{divided})",
     )
 
 
-def _recording(root: Path, file: Path, config: DataConfig, rate: int) -> Recording:
-    stored, samples = wav_size(root / file)
-    if not config.rate and stored != rate:
-        raise UserError(
-            f"the files differ in their rate: {root / file} has {stored} samples a second, and "
-            f"another has {rate}; give --rate=N to resample them"
-        )
-    samples = resampled_size(samples, stored, rate)
-    if samples < config.size:
-        raise UserError(
-            f"{root / file} has {samples} samples at {rate} Hz, fewer than --size={config.size}: "
-            "give a smaller --size, or remove it"
-        )
-    return Recording(file, stored, samples // config.size)
+def _recordings(tree: Tree, config: DataConfig) -> tuple[Tree, int, dict[Path, Recording]]:
+    """The files that are long enough, the rate of all, and what each file's header says."""
+    root, files = tree.root, tree.files
+    headers = dict(zip(files, every(lambda file: wav_size(root / file), files), strict=True))
+    rate = config.rate or headers[files[0]][0]
+    found, short = {}, []
+    for file, (stored, samples) in headers.items():
+        if not config.rate and stored != rate:
+            raise UserError(
+                f"the files differ in their rate: {root / file} has {stored} samples a second, "
+                f"and {files[0]} has {rate}; give --rate=N to resample them"
+            )
+        clips = resampled_size(samples, stored, rate) // config.size
+        if clips:
+            found[file] = Recording(file, stored, clips)
+        else:
+            short.append(file)
+    if short:
+        named = ", ".join(map(str, short[:TOLD])) + ", …" * (len(short) > TOLD)
+        told = f"{len(short)} of {len(files)} files have fewer than --size={config.size} samples"
+        if not found:
+            raise UserError(f"{root}: {told} at {rate} Hz ({named}): give a smaller --size")
+        warn(f"{root}: {told} at {rate} Hz, and are left out ({named})")
+    return tree.only(found), rate, found
