@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgen.data.build import Meta, build
+from jaxgen.data.build import Meta, build, digest
 from jaxgen.data.config import DataConfig
 from jaxgen.data.sources.base import Source
 from jaxgen.data.splits import SPLITS, Split
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, warn
 from jaxgen.files import cache_folder
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of the files changes, so that old ones are not read."""
 
 
@@ -24,7 +24,8 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
     """Returns `build(source, config)` from the cache; the first call makes it.
 
     A cache appears by one rename after all of its bytes are on disk, so no process ever sees
-    half of one, and of two that make it at once the first wins.
+    half of one, and of two that make it at once the first wins. One that was damaged since is made
+    again, and that is said.
     """
     root = cache_dir(config)
     folder = root / f"{source.name.replace('/', '-').replace(':', '-')}-{_key(source, config)}"
@@ -32,8 +33,7 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
         return old
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if folder.exists():  # it was damaged from outside
-            shutil.rmtree(folder)
+        _clear(folder)
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as scratch:
             _make(Path(scratch, "made"), folder, source, config)
     except OSError as error:
@@ -48,11 +48,22 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
 
 def cache_dir(config: DataConfig) -> Path:
     """Returns the folder that --cache_dir, or its default, names."""
-    return Path(config.cache_dir or cache_folder()).expanduser().absolute()
+    return Path(config.cache_dir or cache_folder())
+
+
+def _clear(folder: Path) -> None:
+    """Removes what is there in place of a cache, if anything is."""
+    if not os.path.lexists(folder):
+        return
+    warn(f"{folder} is damaged, and is made again")
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink()
 
 
 def _key(source: Source, config: DataConfig) -> str:
-    options = config.size, config.fit, config.grey, config.levels
+    options = config.size, config.fit, config.grey, config.levels, config.background
     text = json.dumps([FORMAT, source.name, source.stamp, source.sizes, options])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -68,7 +79,7 @@ def _make(made: Path, folder: Path, source: Source, config: DataConfig) -> None:
     for array in (array for split in splits.values() for array in (split.x, split.label)):
         if isinstance(array, np.memmap):
             array.flush()
-    (made / "meta.json").write_text(json.dumps(meta))
+    (made / "meta.json").write_text(json.dumps({"meta": meta, "sha256": _check(meta)}))
     for path in (*made.iterdir(), made):
         _sync(path)
     try:
@@ -98,16 +109,28 @@ def _sync(path: Path) -> None:
 
 
 def _open(folder: Path) -> tuple[dict[str, Split], Meta] | None:
-    """Returns the cache in `folder`; None when it is missing, or cannot be read."""
+    """Returns the cache in `folder`; None when it is missing, or not what was written."""
     try:
-        meta: Meta = json.loads((folder / "meta.json").read_text())
+        held = json.loads((folder / "meta.json").read_bytes())
+        meta: Meta = held["meta"]
         splits = {}
         for name in SPLITS:
             labels = folder / f"{name}_labels.npy"
             splits[name] = Split.of(
                 np.load(folder / f"{name}_images.npy", mmap_mode="r"),
-                np.load(labels) if labels.exists() else None,
+                # Mapped first: a damaged length is not allocated.
+                np.array(np.load(labels, mmap_mode="r")) if labels.exists() else None,
             )
-        return splits, meta
-    except (OSError, ValueError):
+        sound = _check(meta) == held["sha256"] and digest(splits) == meta["digest"]
+        # The digest is of bytes, whatever they mean.
+        kinds = {"x": np.uint8 if meta["levels"] else np.float32, "label": np.int32}
+        columns = [column for split in splits.values() for column in split.columns.items()]
+        sound = sound and all(array.dtype == kinds[name] for name, array in columns)
+    except Exception:  # no limit to what JSON and NumPy raise for damage
         return None
+    return (splits, meta) if sound else None
+
+
+def _check(meta: Meta) -> str:
+    """The checksum of what is known beside the arrays, whose own is in it."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
