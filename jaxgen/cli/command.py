@@ -13,16 +13,21 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.cli.flags import spelling
 from jaxgen.cli.output import class_names, listed
 from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
+from jaxgen.fields import Only, refuse_idle
 from jaxgen.media.kinds import load_images
 from jaxgen.model import Batch, Model
 from jaxgen.parallel.inference import first_batch
 from jaxgen.registry import MODELS, load_run
 from jaxgen.runs.saved import SavedRun
+
+OF_A_SPLIT = Only("beside `images`", lambda command: not command.images)
+"""The rule for fields that say which data of a split are taken, where no images are given."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Command(abc.ABC):
     def __call__(self) -> None:
         """Does it; raises UserError if the flags are wrong or the model is not able to."""
         self.check()
+        with spelling(type(self), "", ()):
+            refuse_idle(self)
         saved = self._load()
         if not able(type(self), saved.model):
             others = [name for name, preset in MODELS.items() if able(type(self), preset.model)]
@@ -106,23 +113,26 @@ def data_of(run: str, saved: SavedRun, data_dir: str | None = None) -> Dataset:
     dataset = load(config)
     if dataset.fingerprint != saved.record["dataset"]["fingerprint"]:
         raise UserError(
-            f"--run={run} was trained on other data than {dataset.name} is now (the fingerprints "
-            "differ); give the original with --data_dir"
+            f"--run={run}: the data have changed since it was trained, from\n"
+            f"  {saved.record['dataset']['protocol']}\nto\n  {dataset.protocol}\n"
+            "give the original with --data_dir"
         )
     return dataset
 
 
-def given_images(saved: SavedRun, paths: tuple[str, ...], count: int) -> Batch:
-    """The user's images, or the first of the test split (which needs the data set)."""
+def given_images(
+    run: str, saved: SavedRun, paths: tuple[str, ...], count: int, data_dir: str | None
+) -> Batch:
+    """The user's images, or the first of the test split (see `data_of`)."""
     spec = saved.model.spec
     if not paths:
-        return first_batch(load(saved.run.data).splits["test"], spec, count)
+        return first_batch(data_of(run, saved, data_dir).splits["test"], spec, count)
     if spec.num_classes:
         raise UserError(
             "--images have no labels and the run is conditional: leave --images out to use "
             "the test split"
         )
-    images = load_images(paths, spec)
+    images = load_images(paths, spec, saved.run.data.background)
     return {"x": jnp.asarray(images), "index": jnp.arange(len(images))}
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxgen.cli.command import (
+    OF_A_SPLIT,
     Command,
     at_least,
     check_temperature,
@@ -32,6 +33,7 @@ class Complete(Command):
 
     needs: ClassVar = (Completes,)
     does: ClassVar = "fill in missing parts"
+    only: ClassVar = {"count": OF_A_SPLIT, "data_dir": OF_A_SPLIT}
 
     images: tuple[str, ...] = ()
     """PNG or .wav files of the model's size; default: the first images of the test split."""
@@ -41,6 +43,8 @@ class Complete(Command):
     """Completions of each image."""
     count: int = 8
     """Without --images: how many test images."""
+    data_dir: str | None = None
+    """Where the data set is now, if it has moved since training."""
     temperature: float = 1.0
     """Below 1: likelier, less varied completions."""
     out: str = "completions.png"
@@ -55,7 +59,7 @@ class Complete(Command):
     def act(self, saved: SavedRun) -> None:
         model, mesh, known = saved.model, make_mesh(), _known(self.mask, saved)
         path = grid_path(self.out, model.spec)
-        batch = given_images(saved, self.images, self.count)
+        batch = given_images(self.run, saved, self.images, self.count, self.data_dir)
         given, each = np.asarray(batch["x"]), repeated(batch, self.num)
         each["known"] = np.broadcast_to(known, each["x"].shape)
         key, state = jax.random.key(self.seed), put(mesh, WHOLE, saved.state)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from jaxgen.cli.command import Command, data_of
+from jaxgen.cli.command import OF_A_SPLIT, Command, data_of
 from jaxgen.cli.output import images_path, write_images, writing
 from jaxgen.compression import codec, file_format
 from jaxgen.data.splits import Split
@@ -32,6 +32,7 @@ class Compress(Command):
 
     needs: ClassVar = (Autoregressive,)
     does: ClassVar = "write images as a file of as many bits as the NLL, and exactly so"
+    only: ClassVar = {"split": OF_A_SPLIT, "data_dir": OF_A_SPLIT}
 
     out: str = "images.jxg"
     """File to write; one that exists is not overwritten."""
@@ -79,8 +80,9 @@ class Compress(Command):
                 "--images have no labels and the run is conditional: leave --images out to use "
                 f"the {self.split} split"
             )
-        images = load_images(self.images, spec)
-        exact = load_images(self.images, dataclasses.replace(spec, levels=256))
+        background = saved.run.data.background
+        images = load_images(self.images, spec, background)
+        exact = load_images(self.images, dataclasses.replace(spec, levels=256), background)
         for name, image, same in zip(self.images, images, exact, strict=True):
             if not np.array_equal(_picture(image, spec), same):
                 raise UserError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.cli.command import Command, at_least, given_images, repeated
+from jaxgen.cli.command import OF_A_SPLIT, Command, at_least, given_images, repeated
 from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.model import Encodes
 from jaxgen.parallel.inference import joined
@@ -21,11 +21,14 @@ class Reconstruct(Command):
 
     needs: ClassVar = (Encodes,)
     does: ClassVar = "encode and decode images"
+    only: ClassVar = {"count": OF_A_SPLIT, "data_dir": OF_A_SPLIT}
 
     images: tuple[str, ...] = ()
     """PNG or .wav files of the model's size; default: the first images of the test split."""
     count: int = 16
     """Without --images: how many test images."""
+    data_dir: str | None = None
+    """Where the data set is now, if it has moved since training."""
     out: str = "reconstructions.png"
     """PNG file to write, or a .wav of sounds."""
 
@@ -35,7 +38,7 @@ class Reconstruct(Command):
     def act(self, saved: SavedRun) -> None:
         model, mesh, key = saved.model, make_mesh(), jax.random.key(0)
         path = grid_path(self.out, model.spec)
-        given = repeated(given_images(saved, self.images, self.count), 1)
+        given = repeated(given_images(self.run, saved, self.images, self.count, self.data_dir), 1)
         num, state = len(given["x"]), put(mesh, WHOLE, saved.state)
         z = joined(model, "encode", mesh, key, state, num, given)
         code = {"z": z, "label": given.get("label")}

@@ -428,7 +428,8 @@ def test_complete_of_files_and_a_mask_from_a_file(refused, tmp_path_factory):
     assert "--mask=lower" in refused("complete", f"--run={run}", "--mask=lower")
     Image.fromarray(np.zeros((8, 9), np.uint8)).save("wide.png")
     assert "wide.png is 9x8 pixels" in refused("complete", f"--run={run}", "--images", "wide.png")
-    assert "none.png cannot be read" in refused("complete", f"--run={run}", "--images", "none.png")
+    told = refused("complete", f"--run={run}", "--images", "none.png")
+    assert "none.png is not a readable image (there is no such file)" in told
     assert "--num" in refused("complete", f"--run={run}", "--num=0")
 
 
@@ -576,12 +577,12 @@ MISTAKES = {
     ),
     "no TFDS directory": (
         "train --model=vae --dataset=mnist --data_dir=nowhere",
-        "--data_dir=nowhere is not a directory",
+        "here/nowhere is not a directory",
     ),
     "folder unnamed": ("train --model=vae --dataset=folder", "needs --data_dir=PATH"),
     "folder empty": (
         "train --model=vae --dataset=folder --data_dir=none",
-        "--data_dir=none holds no images",
+        "here/none holds no images",
     ),
     "damaged image": (
         "train --model=vae --dataset=folder --data_dir=damaged",

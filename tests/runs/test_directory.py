@@ -157,6 +157,17 @@ def test_read_run_of_no_directory(tmp_path):
         read_run(tmp_path / "absent")
 
 
+def test_data_that_changed_are_told_without_their_hashes(tmp_path):
+    record = {"dataset": {"fingerprint": "0f" * 32, "protocol": "24 images"}}
+    claim(tmp_path, record)
+    other = {"dataset": {"fingerprint": "1e" * 32, "protocol": "23 images"}}
+    with pytest.raises(UserError) as error:
+        claim(tmp_path, other)
+    told = [line.strip() for line in str(error.value).splitlines()[1:-1]]
+    protocols = 'dataset.protocol: "24 images" -> "23 images"'
+    assert told == ["dataset: the data have changed", protocols]
+
+
 def test_difference():
     old = {"model": {"lr": 0.001, "same": [1, 2], "sub": {"x": 1}}, "gone": None}
     new = {"model": {"lr": 0.002, "same": [1, 2], "sub": 3}, "new": True}
