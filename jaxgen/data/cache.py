@@ -28,7 +28,8 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
     again, and that is said.
     """
     root = cache_dir(config)
-    folder = root / f"{source.name.replace('/', '-').replace(':', '-')}-{_key(source, config)}"
+    name = source.name.replace("/", "-").replace(":", "-")[:50]  # 255 bytes are a name at most
+    folder = root / f"{name}-{_key(source, config)}"
     if (old := _open(folder)) is not None:
         return old
     try:
@@ -48,7 +49,7 @@ def cached(source: Source, config: DataConfig) -> tuple[dict[str, Split], Meta]:
 
 def cache_dir(config: DataConfig) -> Path:
     """Returns the folder that --cache_dir, or its default, names."""
-    return Path(config.cache_dir or cache_folder())
+    return Path(config.cache_dir or cache_folder()).absolute()
 
 
 def _clear(folder: Path) -> None:

@@ -54,10 +54,14 @@ def shown(
     image: "Image.Image", mode: str, background: str
 ) -> tuple["Image.Image", tuple[str, ...]]:
     """The picture in Pillow's `mode`, L or RGB, as a viewer shows it, and what that took: it is
-    turned upright as its EXIF data say, and laid on the background where it is transparent."""
+    turned upright as its EXIF data say, laid on the background where it is transparent, and the
+    first one of an animation or of several pages."""
     from PIL import Image, ImageOps
 
     done: tuple[str, ...] = ()
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+        done += ("files of several pictures, of which the first is taken",)
     if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         image = ImageOps.exif_transpose(image)
         done += ("images turned upright (EXIF)",)

@@ -150,6 +150,12 @@ def test_a_damaged_cache_is_made_again_and_that_is_said(tmp_path, capsys, damage
     assert load(config).spec == good.spec and capsys.readouterr().err == ""
 
 
+def test_a_folder_with_a_long_name_has_a_cache(tmp_path):
+    names = [f"{i:02}.png" for i in range(12)]
+    root = write_folder(tmp_path / ("é" * 127), pictures(12), names)
+    assert rows(all_images(load(folder_config(root)))) == rows(pictures(12))
+
+
 def test_two_processes_make_one_cache(tmp_path, monkeypatch):
     root = write_folder(tmp_path / "in", pictures(12), [f"{i:02}.png" for i in range(12)])
     config = folder_config(root, cache_dir=str(tmp_path / "c"))

@@ -181,7 +181,21 @@ def test_opaque_pictures_have_no_background(tmp_path):
     assert "transparent" not in data.protocol
 
 
-def test_tiff_and_jfif_are_read_and_labels_are_told(tmp_path):
+@pytest.mark.parametrize("end", ["gif", "tiff", "png", "webp"])
+def test_the_first_of_several_pictures_is_taken_and_that_is_said(tmp_path, end):
+    images = pictures(12) // 128 * 255
+    (tmp_path / "in").mkdir()
+    for i, image in enumerate(images):
+        frames = [Image.fromarray(image), Image.fromarray(255 - image)]
+        more = {"save_all": True, "append_images": frames[1:]} if i % 2 else {}
+        more |= {"lossless": True} if end == "webp" else {}
+        frames[0].save(tmp_path / "in" / f"{i}.{end}", **more)
+    data = load(folder_config(tmp_path / "in", grey=True))
+    assert rows(all_images(data)) == rows(images // 255)
+    assert "files of several pictures, of which the first is taken: 6" in data.protocol
+
+
+def test_tiff_and_others_are_read_and_labels_are_told(tmp_path):
     ends = (".tif", ".tiff", ".png", ".bmp")
     images = pictures(12)
     names = [f"{'bear' if i < 6 else 'cat'}/{i}{ends[i % 4]}" for i in range(12)]

@@ -25,8 +25,7 @@ SUFFIXES = (
 
 def folder_source(config: DataConfig) -> Source:
     """Returns the images under --data_dir (see `read_tree`), upright and on --background, in the
-    natural order of their paths. Of animations the first picture is taken. Images have one channel
-    if all are grey, else three."""
+    natural order of their paths. They have one channel if all are grey, else three."""
     from PIL import Image
 
     known = Image.registered_extensions()
