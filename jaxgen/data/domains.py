@@ -67,8 +67,10 @@ def apart(data: Dataset) -> Dataset:
         raise UserError("--unpaired needs pairs to take apart: give a --pairing")
     if "source" in train.apart:
         raise UserError(f"--unpaired: {data.name} is of two domains apart already; leave it out")
-    if len(train) < 2:
-        raise UserError("--unpaired: the train split has one example, and no halves")
+    if len(train) < 4:
+        raise UserError(
+            f"--unpaired: the train split has {len(train)} examples, and each half needs two"
+        )
     order = np.random.default_rng(0).permutation(len(train))
     first, second = np.sort(order[: (len(order) + 1) // 2]), np.sort(order[(len(order) + 1) // 2 :])
     columns = train.take(first)

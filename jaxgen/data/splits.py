@@ -54,23 +54,23 @@ class Part(NamedTuple):
 
 
 def carve(
-    name: str, sizes: dict[str, int], what: str = "images"
+    name: str, sizes: dict[str, int], what: str = "images", least: int = 2
 ) -> tuple[dict[str, Part], tuple[str, ...]]:
     """Returns the parts called train, validation and test of stored splits of those sizes, and
     which of them were carved.
 
     A split that is not stored is carved from train: min(10000, n // 6) examples, at least 1,
-    by a permutation with seed 0. Parts keep the stored order. A message says `name` and `what`.
+    by a permutation with seed 0. Parts keep the stored order. Raises UserError, which says `name`
+    and `what`, unless `least` are left in train and one or more are in the others.
     """
     carved = tuple(split for split in ("test", "validation") if split not in sizes)
     num = sizes["train"]
     take = min(MAX_CARVED, max(1, num // 6))
-    if num <= take * len(carved) or 0 in sizes.values():
-        least = 1 + len(carved)  # 1 of each that is carved, and 1 left
+    if num < least + take * len(carved) or 0 in sizes.values():
         raise UserError(
             f"{name} has too few {what} for a train, a validation and a test split ("
             + ", ".join(f"{split} {size}" for split, size in sizes.items())
-            + f"): give train {least} at least"
+            + f"): give train {least + len(carved)} at least"
             + "".join(f", {split} 1" for split in sizes if split != "train")
         )
     parts = {split: Part(split, np.arange(sizes[split])) for split in SPLITS if split in sizes}

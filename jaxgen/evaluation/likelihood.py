@@ -65,12 +65,13 @@ class Likelihood(Section):
     def tables(self, about: About) -> tuple[Table, ...]:
         models = {f"{about.model} ({self.kind})": self.model, **self.baselines}
         models |= {"the true density": self.truth} if self.truth else {}
-        where = f"{about.split} split, {about.images} {about.datum}s"
+        where = f"{about.split} split, {about.counted}"
+        error = f"± one standard error of the mean over the {about.datum}s. " * (about.images > 1)
         ours = Table(
             f"Likelihood on the {where}; lower is better",
             (NLL, self.unit, "bits per dimension"),
             tuple((name, *nll.cells()) for name, nll in models.items()),
-            f"± one standard error of the mean over the {about.datum}s. {self.protocol}".rstrip(),
+            f"{error}{self.protocol}".rstrip(),
             ranked=True,
         )
         if len(self.bounds) < 2:

@@ -35,7 +35,7 @@ class Means(Section):
 
     def tables(self, about: About) -> tuple[Table, ...]:
         rows = tuple((str(x.metric), Mean(x.mean, x.se)) for x in self.values.values())
-        where = f"{about.split} split, {about.images} {about.datum}s"
+        where = f"{about.split} split, {about.counted}"
         return (Table(f"Further means over the {where}", ("metric", "mean"), rows),) if rows else ()
 
     def headlines(self, about: About) -> tuple[Headline, ...]:

@@ -11,7 +11,8 @@ from jaxgen.model import Metric
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over examples, and the standard error of that mean; None = not finite."""
+    """A mean over examples, and the standard error of that mean; None = not finite, and no error
+    is known of a mean over one example."""
 
     mean: float | None
     se: float | None
@@ -44,6 +45,8 @@ def shown(cell: Cell) -> str:
                 return shown(mean)
             decimals = max(0, 1 - math.floor(math.log10(se)))
             return f"{mean:.{decimals}f} ± {se:.{decimals}f}"
+        case Mean(mean=float() as mean, se=None):
+            return shown(mean)
         case float() | int():
             return f"{cell:.0f}" if float(cell).is_integer() else f"{cell:.4g}"
         case _:
@@ -84,6 +87,11 @@ class About:
     """Examples in the split."""
     datum: str
     """What one example is called: image, clip, point."""
+
+    @property
+    def counted(self) -> str:
+        """How many examples, in words: 447 images, or one image."""
+        return f"{self.images} {self.datum}s" if self.images > 1 else f"one {self.datum}"
 
 
 @dataclass(frozen=True)

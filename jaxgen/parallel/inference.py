@@ -1,6 +1,7 @@
 """Exact means over a split, and whatever a model is able to do, in bounded memory."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -74,11 +75,12 @@ def per_example(
 
 
 def mean_and_error(values: dict[str, np.ndarray]) -> dict[str, float]:
-    """The mean of each metric, and under `<name>_se` the standard error of that mean."""
+    """The mean of each metric, and under `<name>_se` the standard error of that mean; one example
+    has none, which is NaN."""
     result = {}
     for name, value in values.items():
-        result[name] = float(value.mean())
-        result[f"{name}_se"] = float(value.std(ddof=1) / np.sqrt(len(value)))
+        result[name], num = float(value.mean()), len(value)
+        result[f"{name}_se"] = float(value.std(ddof=1) / np.sqrt(num)) if num > 1 else math.nan
     return result
 
 

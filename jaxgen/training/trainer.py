@@ -15,12 +15,12 @@ from jax.sharding import Mesh
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import Stopped, UserError
 from jaxgen.media.kinds import ROOM, save_samples
-from jaxgen.model import Model, Samples
+from jaxgen.model import Bounds, Model, Samples
 from jaxgen.parallel import inference
 from jaxgen.parallel.inference import Score
 from jaxgen.parallel.mesh import WHOLE, check_batch_size, make_mesh, on_every_device, put
 from jaxgen.runs.checkpoint import Checkpoints
-from jaxgen.runs.config import Run, runs_by_seed
+from jaxgen.runs.config import Run, TrainConfig, runs_by_seed
 from jaxgen.runs.log import Log
 from jaxgen.runs.state import Progress, keys_of, start
 from jaxgen.training.feed import Feed, first_examples
@@ -39,9 +39,14 @@ def mesh_of(run: Run) -> Mesh:
 def check(run: Run, dataset: Dataset) -> None:
     """Raises UserError for what cannot work, before anything is compiled or written."""
     check_batch_size(run.train.batch_size, mesh_of(run), run.model.multiple)
-    for name, split in dataset.splits.items():
-        if len(split) < 2:
-            raise UserError(f"the {name} split has {len(split)} examples; at least 2 needed")
+    if run.model.monitor not in run.model.metrics and len(dataset.splits["validation"]) < 2:
+        raise UserError(
+            f"the validation split has one example, and {run.name} is judged by how two or more "
+            "are distributed: store them, or 12 in train at least, of which two are carved"
+        )
+    draws = run.train.draws
+    if draws != TrainConfig.draws and not isinstance(run.model, Bounds):
+        raise UserError(f"--draws={draws}: {run.name} has no bound to draw for; leave it out")
     examples = max(examples_per_step(run, level) for level in levels_of(run))
     train = dataset.splits["train"]
     num = min(len(train), *map(len, train.apart.values())) if train.apart else len(train)
@@ -111,6 +116,9 @@ class Trainer:
         if unused and not self.run.train.devices:
             size = self.run.train.batch_size
             log.say(f"--batch_size {size} does not divide over {unused} more devices")
+        log.say(self.dataset.protocol)
+        if self.dataset.labels:
+            log.say(self.dataset.labels)
         if first:
             log.say(f"resuming {self.directory} at step {first} of {self._total}")
 

@@ -102,8 +102,8 @@ def test_folder_errors(tmp_path):
     Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(root / "odd.png")
     assert "8 bits a channel are read: convert it first, such as by `magick" in message(root)
     few = write_folder(tmp_path / "few", pictures(2), ["a.png", "b.png"])
-    assert "too few images" in message(few) and "give train 3 at least" in message(few)
-    good = write_folder(tmp_path / "good", pictures(3), ["a.png", "b.png", "c.png"])
+    assert "too few images" in message(few) and "give train 4 at least" in message(few)
+    good = write_folder(tmp_path / "good", pictures(4), ["a.png", "b.png", "c.png", "d.png"])
     assert "--size=9999: images are at most 8192 x 8192" in message(good, size=9999)
     assert "--size must be 0 (as stored) or lie in 1..16777216" in message(good, size=2**32)
 

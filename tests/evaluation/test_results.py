@@ -303,6 +303,22 @@ def test_a_model_that_broke_down_still_has_results(tmp_path):
     }
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_example_has_a_mean_and_no_error(tmp_path):
+    model = Linear(IMAGES)
+    data = dataset_of(IMAGES)
+    one = Split(data.splits["test"].take(slice(1)))
+    data = dataclasses.replace(data, splits={**data.splits, "test": one})
+    found = final_results(subject_of(model, tmp_path, data))
+    section = found.get(Likelihood)
+    assert section.model.nats_se is None and math.isfinite(section.model.nats)
+    assert found.to_json()["likelihood"]["model"]["nats_se"] is None
+    ours, _ = section.tables(found.about)
+    assert ours.title == "Likelihood on the test split, one image; lower is better"
+    assert "±" not in str(ours.note) + "".join(shown(c) for row in ours.rows for c in row)
+    assert shown(ours.rows[0][1]) == shown(section.model.nats)
+
+
 def test_every_measure_says_what_it_returns():
     assert len(KINDS) == len(MEASURES) == len({kind.name for kind in KINDS})
 
@@ -317,7 +333,7 @@ def test_every_measure_says_what_it_returns():
         (Mean(-3.0, 0.0), "-3"),
         (Mean(0.0, 0.0), "0"),
         (Mean(None, None), "not finite"),
-        (Mean(1.0, None), "not finite"),
+        (Mean(1.5, None), "1.5"),  # over one example
         (None, "not finite"),
         (0.123456, "0.1235"),
         (10.0, "10"),

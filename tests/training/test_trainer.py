@@ -20,6 +20,7 @@ import pytest
 from jaxgen.cli import main, parse
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
+from jaxgen.data.splits import Split
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import Stopped, UserError
 from jaxgen.model import Metric, Model, Request, Samples
@@ -458,6 +459,12 @@ def test_check_refuses_before_anything_is_written(tmp_path):
         VAE(LABELLED.spec, hidden=(-3,))
     gan = GAN(LABELLED.spec, architecture="mlp", hidden=(8,), d_steps=3)
     refused("a step takes 1200 examples.*use --batch_size 333 or less", gan, batch_size=400)
+    one = {**LABELLED.splits, "validation": Split(LABELLED.splits["validation"].take(slice(1)))}
+    few = dataclasses.replace(LABELLED, splits=one)
+    check(run, few)  # one is enough where it has a likelihood
+    with pytest.raises(UserError, match="validation split has one example, and vae is judged by"):
+        check(dataclasses.replace(run, model=gan), few)
+    refused("--draws=3: vae has no bound to draw for; leave it out", gan, draws=3)
 
 
 def test_killed_in_the_middle_the_same_command_finishes(tmp_path, monkeypatch, capfd):

@@ -37,7 +37,8 @@ def wav_source(config: DataConfig) -> Source:
     """
     tree, rate, recordings = _recordings(read_tree(config, SUFFIXES, "sounds"), config)
     name, root = f"wav:{tree.name}", tree.root
-    parts, carved = carve(name, {k: len(group) for k, group in tree.splits.items()}, "files")
+    sizes = {split: len(group) for split, group in tree.splits.items()}
+    parts, carved = carve(name, sizes, "files", least=1)
     splits = {
         split: [recordings[tree.splits[part.stored][i]] for i in part.ids]
         for split, part in parts.items()
