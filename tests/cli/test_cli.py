@@ -368,7 +368,8 @@ def test_evaluate_refuses_other_data(trained, refused):
         message = refused("evaluate", f"--run={run}")
     finally:
         Path(run, "run.json").write_text(record)
-    assert f"--run={run} was trained on other data" in message and "--data_dir" in message
+    assert f"--run={run}: the data have changed since it was trained" in message
+    assert "17 levels to digits" in message and "--data_dir" in message
 
 
 # interpolate, complete, reconstruct
