@@ -1,10 +1,33 @@
-"""Files that are written whole or not at all, and the folder for what can be made again."""
+"""Paths that a user writes, files that are written whole or not at all, and the folder for what can
+be made again."""
 
 import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from jaxgen.errors import UserError
+
+
+def user_path(text: str | os.PathLike, flag: str) -> Path:
+    """The absolute path that `text`, given as `flag`, means: ~ is a home, and what is relative
+    starts in the working directory, now. Links and `..` stay as written.
+
+    It need not exist. Raises UserError naming the flag for what cannot be a path: an empty text,
+    an unknown ~user, links in a loop, or more characters than the system takes.
+    """
+    try:
+        if not os.fspath(text):
+            raise ValueError("it is empty")
+        path = Path(text).expanduser().absolute()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:  # of the system, of ~, of odd characters
+        shown = text if len(str(text)) <= 80 else f"{str(text)[:40]}…"
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{flag}={shown} cannot be used as a path ({reason})") from error
+    return path
 
 
 def cache_folder() -> Path:
