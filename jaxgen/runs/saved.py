@@ -1,6 +1,5 @@
 """Runs that were trained: a run directory to a model and its state, without the data set."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from jaxgen.model import Model
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.directory import read_run
+from jaxgen.runs.log import tell
 from jaxgen.runs.record import run_of
 from jaxgen.runs.state import shapes
 
@@ -40,8 +40,8 @@ def load_run(
     """Returns the trained model of a run directory, and changes nothing in it.
 
     `kind` gives the type of the model of that name. `checkpoint` is "best" (by validation),
-    "latest" or a step. Raises UserError if the directory
-    is not a run, has no usable checkpoint, or does not fit this version.
+    "latest" or a step. Raises UserError if the directory is not a run, has no usable checkpoint,
+    or does not fit this version.
     """
     record = read_run(directory)
     run = run_of(record, kind)
@@ -53,10 +53,6 @@ def load_run(
         )
     fresh = shapes(run.model)
     step = None if checkpoint == "latest" else checkpoint
-    with Checkpoints(Path(directory) / "checkpoints", say=_warn, read_only=True) as checkpoints:
+    with Checkpoints(Path(directory) / "checkpoints", say=tell, read_only=True) as checkpoints:
         progress, at = checkpoints.restore(fresh, step)
     return SavedRun(run, progress.state, at, record)
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr)
