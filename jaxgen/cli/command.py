@@ -17,9 +17,11 @@ from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
+from jaxgen.files import user_path
 from jaxgen.media.kinds import load_images
 from jaxgen.model import Batch, Model
 from jaxgen.parallel.inference import first_batch
+from jaxgen.parallel.mesh import all_devices
 from jaxgen.registry import MODELS, load_run
 from jaxgen.runs.saved import SavedRun
 
@@ -41,6 +43,7 @@ class Command(abc.ABC):
     def __call__(self) -> None:
         """Does it; raises UserError if the flags are wrong or the model is not able to."""
         self.check()
+        all_devices()
         saved = self._load()
         if not able(type(self), saved.model):
             others = [name for name, preset in MODELS.items() if able(type(self), preset.model)]
@@ -116,7 +119,7 @@ def given_images(saved: SavedRun, paths: tuple[str, ...], count: int) -> Batch:
             "--images have no labels and the run is conditional: leave --images out to use "
             "the test split"
         )
-    images = load_images(paths, spec)
+    images = load_images([user_path(path, "--images") for path in paths], spec)
     return {"x": jnp.asarray(images), "index": jnp.arange(len(images))}
 
 

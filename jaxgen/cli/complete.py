@@ -1,7 +1,6 @@
 """The command `complete`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -15,8 +14,9 @@ from jaxgen.cli.command import (
     repeated,
     rows_of,
 )
-from jaxgen.cli.output import progress, write_grid
+from jaxgen.cli.output import grid_path, progress, write_grid
 from jaxgen.errors import UserError
+from jaxgen.files import user_path
 from jaxgen.media.kinds import load_images
 from jaxgen.model import Completes
 from jaxgen.parallel.inference import mapped
@@ -48,6 +48,7 @@ class Complete(Command):
     """Names the completions."""
 
     def check(self) -> None:
+        grid_path(self.out)
         at_least(1, num=self.num, count=self.count)
         check_temperature(self.temperature)
 
@@ -61,7 +62,7 @@ class Complete(Command):
         chunks = mapped(model, "complete", mesh, key, state, num, each, self.temperature)
         rows = rows_of(progress(chunks, num), len(given))
         shown = np.where(known, given, 0)[:, None]
-        write_grid(Path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
+        write_grid(grid_path(self.out), np.concatenate([given[:, None], shown, rows], 1), saved)
 
 
 def _known(mask: str, saved: SavedRun) -> np.ndarray:
@@ -77,7 +78,8 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     if mask in halves:
         known[halves[mask]] = False
         return known
-    if not Path(mask).exists():
+    path = user_path(mask, "--mask")
+    if not path.exists():
         raise UserError(f"--mask={mask}: give {', '.join(halves)}, or a PNG file that exists")
     grey = DataSpec(h, w)
-    return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
+    return np.broadcast_to(load_images([path], grey)[0] < 128, (h, w, c))

@@ -1,7 +1,6 @@
 """The command `interpolate`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.cli.command import Command, at_least, check_label, rows_of
-from jaxgen.cli.output import write_grid
+from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.distributions.normal import interpolate
 from jaxgen.model import Generates
 from jaxgen.parallel.inference import joined, mapped
@@ -36,6 +35,7 @@ class Interpolate(Command):
     """Names the latents."""
 
     def check(self) -> None:
+        grid_path(self.out)
         at_least(1, pairs=self.pairs)
         at_least(2, steps=self.steps)
 
@@ -50,7 +50,7 @@ class Interpolate(Command):
         z = path.reshape(-1, path.shape[-1])
         label = None if rows is None else rows.repeat(self.steps)
         shown = mapped(model, "decode", mesh, key, state, len(z), {"z": z, "label": label})
-        write_grid(Path(self.out), rows_of(shown, self.pairs), saved)
+        write_grid(grid_path(self.out), rows_of(shown, self.pairs), saved)
 
 
 def _row_labels(classes: int, label: int | None, rows: int) -> np.ndarray | None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.files import write_atomic
+from jaxgen.files import user_path, write_atomic
 from jaxgen.media.kinds import formats, picture, save_one
 from jaxgen.media.pictures import save_png
 from jaxgen.media.sound import save_wav
@@ -26,7 +26,7 @@ def progress(chunks, num: int):
 
 def images_path(out: str, spec: DataSpec) -> Path:
     """Where `write_images` can write such images to, by its name; else a UserError."""
-    path, ends = Path(out), formats(spec)
+    path, ends = user_path(out, "--out"), formats(spec)
     if path.suffix and path.suffix not in ends:
         listed = f"{', '.join(ends[:-1])} or {ends[-1]}"
         raise UserError(f"--out={path}: give a name that ends in {listed}, or a folder")
@@ -59,9 +59,16 @@ def write_images(path: Path, images: np.ndarray, label: np.ndarray | None, saved
     print(f"{len(images)} images written to {path}")
 
 
-def write_grid(path: Path, images: np.ndarray, saved: SavedRun, columns: int | None = None) -> None:
+def grid_path(out: str) -> Path:
+    """Where `write_grid` can write to, by its name; else a UserError."""
+    path = user_path(out, "--out")
     if path.suffix != ".png":
         raise UserError(f"--out={path}: give a name that ends in .png")
+    return path
+
+
+def write_grid(path: Path, images: np.ndarray, saved: SavedRun, columns: int | None = None) -> None:
+    """One picture of data [n h w c] or [rows cols h w c]; says where it is."""
     with writing(path):
         save_png(path, picture(images, saved.model.spec, columns))
     print(f"written to {path} (run {saved.run.name}, checkpoint of step {saved.step})")

@@ -1,7 +1,6 @@
 """The command `reconstruct`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.cli.command import Command, at_least, given_images, repeated
-from jaxgen.cli.output import write_grid
+from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.model import Encodes
 from jaxgen.parallel.inference import joined
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
@@ -31,6 +30,7 @@ class Reconstruct(Command):
     """PNG file to write."""
 
     def check(self) -> None:
+        grid_path(self.out)
         at_least(1, count=self.count)
 
     def act(self, saved: SavedRun) -> None:
@@ -41,4 +41,4 @@ class Reconstruct(Command):
         code = {"z": z, "label": given.get("label")}
         decoded = joined(model, "decode", mesh, key, state, num, code)
         seen = np.asarray(model.spec.to_float(jnp.asarray(given["x"])))
-        write_grid(Path(self.out), np.stack([seen, decoded]), saved)
+        write_grid(grid_path(self.out), np.stack([seen, decoded]), saved)

@@ -1,7 +1,6 @@
 """The command `translate`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.cli.command import Command, at_least, data_of
-from jaxgen.cli.output import write_grid
+from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.errors import UserError
 from jaxgen.model import Translates
 from jaxgen.parallel.inference import examples, joined
@@ -36,6 +35,7 @@ class Translate(Command):
     """Where the data set is now, if it has moved since training."""
 
     def check(self) -> None:
+        grid_path(self.out)
         at_least(1, count=self.count)
 
     def act(self, saved: SavedRun) -> None:
@@ -59,4 +59,4 @@ class Translate(Command):
         ]
         if floats[0].shape != floats[1].shape:
             floats = floats[1:]
-        write_grid(Path(self.out), np.stack(floats), saved)
+        write_grid(grid_path(self.out), np.stack(floats), saved)

@@ -1,9 +1,11 @@
 """The command line: every command on a trained run, and every mistake told in one message."""
 
+import ast
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +189,29 @@ def test_another_configuration_is_refused_and_nothing_is_touched(trained, refuse
     assert tree(run) == before
 
 
+def test_home_is_a_place_for_runs_and_files(trained, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    shutil.copytree(trained("vae").run, home / "run")
+    main.main(["sample", "--run=~/run", "--num=2", "--out=~/x.npz"])
+    main.main(["reconstruct", "--run=~/run", "--count=2", "--out=~/x.png"])
+    main.main(["evaluate", "--run=~/run", "--split=validation", "--k=1"])
+    assert {p.name for p in home.iterdir()} == {"run", "x.npz", "x.png"}
+    assert (home / "run/results_validation_k1.json").exists()
+    flags = trained("vae").command[1:-1]
+    assert parse.parse_run([*flags, "--run=~/new"], "")[1] == home / "new"
+    assert parse.parse_run(flags, "")[1] == Path.cwd() / "runs/vae-digits"
+    assert load_run("~/run").step == load_run(trained("vae").run).step
+    assert tree(".") == {}
+
+
+def test_one_function_makes_paths_of_flags():
+    for file in Path(main.__file__).parent.glob("*.py"):
+        calls = [n.func for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
+        assert "Path" not in map(ast.unparse, calls), file
+
+
 def test_a_run_in_use_is_refused(trained, refused):
     run, command = trained("vae")
     with lock(run):
@@ -201,9 +226,10 @@ COMMANDS = ["sample", "evaluate", "interpolate", "complete", "reconstruct"]
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_directories_that_are_no_run_are_refused(command, refused, trained):
-    assert "--run=nowhere is not a directory" in refused(command, "--run=nowhere")
+    here = Path.cwd()
+    assert f"--run={here}/nowhere is not a directory" in refused(command, "--run=nowhere")
     Path("empty").mkdir()
-    assert "--run=empty is not a run" in refused(command, "--run=empty")
+    assert f"--run={here}/empty is not a run" in refused(command, "--run=empty")
     Path("half").mkdir()
     text = Path(trained("vae").run, "run.json").read_text()
     Path("half/run.json").write_text(text[: len(text) // 2])
@@ -220,7 +246,7 @@ def test_directories_that_are_no_run_are_refused(command, refused, trained):
 def test_train_refuses_a_folder_of_other_things(refused):
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(b"")
-    assert "--run=photos holds other files (a.png" in refused(
+    assert f"--run={Path.cwd()}/photos holds other files (a.png" in refused(
         "train", "--model=vae", *TINY, "--run=photos"
     )
     assert set(tree(".")) == {"photos", "photos/a.png"}
@@ -301,13 +327,15 @@ def test_sample_mistakes(trained, refused):
     message = refused("sample", f"--run={trained('vae').run}", "--label=3")
     assert "--label=3" in message and "--conditional" in message
     assert tree(".") == {}
-    assert "--out=x.jpg" in refused("sample", run, "--num=1", "--out=x.jpg")
+    assert f"--out={Path.cwd()}/x.jpg" in refused("sample", run, "--num=1", "--out=x.jpg")
     assert "--out=/dev/null/x.png cannot be written" in refused(
         "sample", run, "--num=1", "--out=/dev/null/x.png"
     )
     Path("full").mkdir()
     Path("full/file").write_text("")
-    assert "--out=full is not empty" in refused("sample", run, "--num=1", "--out=full")
+    assert f"--out={Path.cwd()}/full is not empty" in refused(
+        "sample", run, "--num=1", "--out=full"
+    )
     assert set(tree(".")) == {"full", "full/file"}
 
 
@@ -614,7 +642,9 @@ MISTAKES = {
     "width": ("train --model=vae --vae.hidden=-3", "--vae"),
     "filters": ("train --model=gan --gan.filters=0", "--gan"),
     "not writable": ("train --model=vae --run=/dev/null/x", "--run=/dev/null/x cannot be used"),
-    "no steps": ("train --model=vae --steps=0", "--steps must be at least 1"),
+    "steps that are not whole": ("train --model=vae --steps=1.5e0", "--steps"),
+    "steps without end": ("train --model=vae --steps=1e99", "--steps must lie in 1..2^31-1"),
+    "no steps": ("train --model=vae --steps=0", "--steps must lie in 1..2^31-1"),
     "negative seed": ("train --model=vae --seed=-1", "--seed"),
     "described": ("describe vea", "--model=vea is unknown"),
     "nothing described": ("describe", "--model is missing"),
@@ -642,7 +672,7 @@ def test_a_split_is_compressed_and_comes_back_with_its_labels(trained, refused, 
     main.main(["compress", f"--run={run}", "--out=test.jxg"])
     out = " ".join(capfd.readouterr().out.split())
     measured = json.loads(Path(run, "results.json").read_text())["likelihood"]["model"]["nats"]
-    assert out.startswith("447 images written to test.jxg")
+    assert out.startswith(f"447 images written to {Path.cwd()}/test.jxg")
     assert f"{measured:.2f} nats an image and the labels" in out
     assert "of it labels 186 bytes" in out
     size = 447 * (measured / np.log(2) + np.log2(10)) / 8
@@ -709,7 +739,7 @@ def test_train_py_is_jaxgen_train():
         capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 2 and run.stdout == ""
-    assert run.stderr == "error: --steps must be at least 1; got 0\n"
+    assert run.stderr == "error: --steps must lie in 1..2^31-1; got 0\n"
 
 
 def test_damage_is_told_and_the_older_checkpoint_is_used(trained, capfd):

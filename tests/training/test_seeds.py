@@ -339,7 +339,7 @@ def test_a_step_is_skipped_by_its_own_seed_alone(tmp_path):
 
 def test_seeds_that_cannot_be(tmp_path):
     for wrong in (0, -1):
-        with pytest.raises(UserError, match="--seeds must be at least 1"):
+        with pytest.raises(UserError, match="--seeds must lie in 1"):
             TrainConfig(seeds=wrong)
     assert TrainConfig(seed=2**31 - 2, seeds=2).seeds == 2
     with pytest.raises(UserError, match="--seeds=2: the last seed would be 2147483648"):

@@ -579,7 +579,7 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path, monkeypatch, c
     assert not Path("killed/checkpoints/300").exists() and not Path("killed/results.json").exists()
 
     main.main(["train", *flags, "--run=killed"])
-    assert "resuming killed at step" in capfd.readouterr().err
+    assert f"resuming {tmp_path}/killed at step" in capfd.readouterr().err
     run, directory, dataset = parse.parse_run([*flags, "--run=whole"], "train.py")
     directory.mkdir()
     Trainer(run, dataset, directory, None).train()
