@@ -10,10 +10,12 @@ from jaxgen.cli.prepare import prepare
 from jaxgen.cli.train import train
 from jaxgen.errors import Stopped, UserError
 from jaxgen.parallel.compiling import keep_compiled
+from jaxgen.report.text import on_any_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exit codes: 0 done, 1 stopped, 2 a user's mistake, 128+n signal n."""
+    on_any_terminal()
     argv = list(sys.argv[1:] if argv is None else argv)
     wanted = [word for word in argv if word.replace("-", "_") != "__no_compilation_cache"]
     if wanted == argv:
