@@ -11,6 +11,7 @@ from jaxgen.files import user_path, write_json
 from jaxgen.model import Bounds
 from jaxgen.parallel.mesh import make_mesh
 from jaxgen.report import tables
+from jaxgen.runs.directory import explained
 from jaxgen.runs.saved import SavedRun
 
 
@@ -44,5 +45,6 @@ class Evaluate(Command):
         print(tables.text(measured))
         bound = "" if self.k is None else f"_k{self.k}"
         path = directory / f"results_{self.split}{bound}.json"
-        write_json(path, measured.to_json())
+        with explained(directory):
+            write_json(path, measured.to_json())
         print(f"written to {path}")

@@ -458,5 +458,5 @@ def test_mistakes_with_the_parent(command, refused):
     with lock(run / "seed_1"):
         assert "seed_1 is in use by" in refused(*argv, "--seeds=2", f"--run={run}")
     assert {p.name for p in run.iterdir()} == {
-        *(".lock", "run.json", "results.json", "seed_0", "seed_1")
+        *(".lock", ".holder", "run.json", "results.json", "seed_0", "seed_1")
     }
