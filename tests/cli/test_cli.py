@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxgen.cli import main, parse
+from jaxgen.cli.train import lengthened
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.media.kinds import load_images
@@ -173,11 +175,11 @@ def test_the_same_command_on_a_finished_run_trains_no_more(name, trained, capfd)
 def test_another_configuration_is_refused_and_nothing_is_touched(trained, refused):
     run, command = trained("vae")
     before = tree(run)
-    message = refused(*command, "--vae.latents=5", "--steps=30", "--binarize=static")
+    message = refused(*command, "--vae.latents=5", "--steps=10", "--binarize=static")
     assert f"--run={run}" in message
     for line in (
         "model.latents: 4 -> 5",
-        "train.steps: 20 -> 30",
+        "train.steps: 20 -> 10",
         'data.binarize: "none" -> "static"',
     ):
         assert line in message
@@ -187,6 +189,33 @@ def test_another_configuration_is_refused_and_nothing_is_touched(trained, refuse
     )
     assert 'model_name: "vae" -> "gan"' in message
     assert tree(run) == before
+
+
+def test_more_steps_lengthen_a_run_and_both_are_kept(trained, refused, capfd, tmp_path):
+    run = shutil.copytree(trained("vae").run, tmp_path / "longer")
+    longer = [*trained("vae").command[:-1], f"--run={run}", "--steps=4e1"]
+    before = Path(run, "metrics.jsonl").read_text()
+    capfd.readouterr()
+    main.main(longer)
+    err = capfd.readouterr().err
+    assert "lengthened from 20 to 40 steps; schedules count steps of their own" in err
+    assert "learning rate is 0" not in err and "at step 20 of 40" in err
+    record = json.loads(Path(run, "run.json").read_text())
+    assert record["train"]["steps"] == 40 and record["grown"] == ["train.steps: 20 -> 40"]
+    assert "train.steps: 20 -&gt; 40" in Path(run, "report.html").read_text()
+    assert Path(run, "metrics.jsonl").read_text().startswith(before)
+    assert load_run(run, "latest").step == 40
+    assert "train.steps: 40 -> 20" in refused(*longer[:-1])
+
+
+def test_a_schedule_that_has_ended_is_told():
+    flags = ["--model=vae", "--vae.optimizer.decay_steps=1000", "--steps=3000"]
+    run, _, _ = parse.parse_run(flags, "")
+    told = "with optimizer.decay_steps=1000 the learning rate is 0 from there on"
+    assert told in lengthened(run, 1000)
+    assert "learning rate" not in lengthened(
+        dataclasses.replace(run, train=dataclasses.replace(run.train, steps=1000)), 500
+    )
 
 
 def test_home_is_a_place_for_runs_and_files(trained, tmp_path, monkeypatch):
