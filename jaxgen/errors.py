@@ -1,4 +1,8 @@
-"""The exceptions that the command line turns into a message and an exit code."""
+"""What the user is told: warnings, and exceptions that the command line turns into a message and an
+exit code."""
+
+import contextlib
+import sys
 
 
 class UserError(ValueError):
@@ -17,3 +21,9 @@ class Stopped(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def warn(text: str) -> None:
+    """Tells what is no error, as a line on stderr; that it cannot be written ends nothing."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from jaxgen.cli.describe import describe_model, list_models
 from jaxgen.cli.parse import parse
 from jaxgen.cli.prepare import prepare
 from jaxgen.cli.train import train
-from jaxgen.errors import Stopped, UserError
+from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.parallel.compiling import keep_compiled
 from jaxgen.report.text import on_any_terminal
 
@@ -39,7 +39,7 @@ def train_main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    warn(message)
     return code
 
 

@@ -9,12 +9,12 @@ from jaxgen.cli.commands import usable
 from jaxgen.cli.flags import spelling
 from jaxgen.cli.parse import parse_run
 from jaxgen.data.dataset import Dataset
+from jaxgen.errors import warn
 from jaxgen.evaluation.fitted import make_score
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.report.finish import finish_seeds
 from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.directory import claim, lock
-from jaxgen.runs.log import tell
 from jaxgen.runs.record import record_of
 from jaxgen.training.trainer import Trainer, check
 
@@ -40,7 +40,7 @@ def _train(run: Run, directory: Path, dataset: Dataset) -> None:
             locks.enter_context(lock(where))
             old = claim(where, record_of(each, dataset), MAY_CHANGE, (LENGTH,))
             if where == directory and old and old["train"]["steps"] < run.train.steps:
-                tell(f"{where}: {lengthened(run, old['train']['steps'])}")
+                warn(f"{where}: {lengthened(run, old['train']['steps'])}")
         scored = run.model.monitor not in run.model.metrics
         score = make_score(run, dataset, runs[0][1])[1] if scored else None
         Trainer(run, dataset, directory, score).train()

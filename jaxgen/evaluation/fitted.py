@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from jaxgen.data.dataset import Dataset
+from jaxgen.errors import warn
 from jaxgen.evaluation import scores
 from jaxgen.evaluation.baselines import Baselines, fit_baselines
 from jaxgen.evaluation.features import Features, fit_features
@@ -16,7 +17,6 @@ from jaxgen.media.kinds import scored, scored_spec
 from jaxgen.parallel.inference import Score
 from jaxgen.runs.config import Run
 from jaxgen.runs.directory import explained
-from jaxgen.runs.log import tell
 
 Fitted = TypeVar("Fitted", Baselines, Normals, Features)
 
@@ -74,7 +74,7 @@ def _kept(
     except FileNotFoundError:
         pass
     except Exception as error:  # damaged: zipfile, numpy and the fields raise all kinds
-        tell(f"{path} is damaged ({type(error).__name__}: {error}), and is made again")
+        warn(f"{path} is damaged ({type(error).__name__}: {error}), and is made again")
     fitted = fit()
     partial = path.with_name(f".{path.stem}.partial.npz")
     with explained(path.parent):

@@ -43,12 +43,6 @@ def _is_number(x: Any) -> bool:
     return x is None or (type(x) in (int, float) and abs(x) <= sys.float_info.max)
 
 
-def tell(text: str) -> None:
-    """Prints a line on stderr; that it cannot be printed ends nothing."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
-
-
 class Log:
     """Writes the metrics of a run that starts, or resumes, at step `start`.
 

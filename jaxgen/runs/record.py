@@ -38,7 +38,8 @@ def run_of(record: dict[str, Any], kind: Callable[[str], type[Model]]) -> Run:
         model = from_dict(kind(name), record["model"])
         data = from_dict(DataConfig, record["data"])
         train = from_dict(TrainConfig, record["train"])
-        _value(str, record["dataset"]["fingerprint"], "fingerprint")
+        for fact in ("fingerprint", "protocol"):
+            _value(str, record["dataset"][fact], fact)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"run.json is incomplete ({error}): restore it from a copy, or train again"

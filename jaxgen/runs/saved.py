@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, warn
 from jaxgen.files import user_path
 from jaxgen.model import Model
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, runs_by_seed
 from jaxgen.runs.directory import read_run
-from jaxgen.runs.log import tell
 from jaxgen.runs.record import run_of
 from jaxgen.runs.state import shapes
 
@@ -55,6 +54,6 @@ def load_run(
         )
     fresh = shapes(run.model)
     step = None if checkpoint == "latest" else checkpoint
-    with Checkpoints(directory / "checkpoints", say=tell, read_only=True) as checkpoints:
+    with Checkpoints(directory / "checkpoints", say=warn, read_only=True) as checkpoints:
         progress, at = checkpoints.restore(fresh, step)
     return SavedRun(run, progress.state, at, record)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxgen.data.dataset import Dataset
-from jaxgen.errors import Stopped, UserError
+from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.media.kinds import ROOM, save_samples
 from jaxgen.model import Model, Samples
 from jaxgen.parallel import inference
@@ -20,7 +20,7 @@ from jaxgen.parallel.inference import Score
 from jaxgen.parallel.mesh import WHOLE, check_batch_size, make_mesh, on_every_device, put
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, runs_by_seed
-from jaxgen.runs.log import Log, tell
+from jaxgen.runs.log import Log
 from jaxgen.runs.state import Progress, keys_of, start
 from jaxgen.training.feed import Feed, first_examples
 from jaxgen.training.levels import Level, examples_before, examples_per_step, levels_of
@@ -215,7 +215,7 @@ class Trainer:
     def _warn(self, where: Path) -> Callable[[str], None]:
         """Prints warnings; with several seeds, under the name of the one they are about."""
         whose = f"{where.name}: " if self.run.train.seeds > 1 else ""
-        return lambda text: tell(f"{whose}{text}")
+        return lambda text: warn(f"{whose}{text}")
 
 
 def _joined(keys: list[jax.Array]) -> jax.Array:
