@@ -1,6 +1,7 @@
 """What the user is told: warnings, and exceptions that the command line turns into a message and an
 exit code."""
 
+import contextlib
 import sys
 
 
@@ -23,5 +24,6 @@ class Stopped(Exception):
 
 
 def warn(text: str) -> None:
-    """Tells what is no error, as a line on stderr."""
-    print(text, file=sys.stderr)
+    """Tells what is no error, as a line on stderr; that it cannot be written ends nothing."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

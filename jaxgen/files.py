@@ -41,6 +41,14 @@ def cache_folder() -> Path:
     return user_cache_path("jaxgen", appauthor=False)
 
 
+def parse_json(data: bytes) -> Any:
+    """The value that JSON stands for. Raises ValueError if it is none, or nested too deeply."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_json(path: Path, results: dict[str, Any]) -> None:
     """Writes results as JSON, atomically."""
     write_atomic(path, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
@@ -63,8 +71,9 @@ def write_atomic(path: str | os.PathLike, data: bytes, partial: str | None = Non
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

@@ -55,7 +55,7 @@ def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch, 
     binary = "binarized_mnist" in " ".join(argv)
     run, directory, _ = parse.parse_run(argv, "train.py")
     assert f"--model={run.name}" in argv
-    assert str(directory).startswith("runs/")
+    assert directory.is_relative_to(Path.cwd() / "runs")
     assert run.train.steps == (30000 if binary else run.train.steps)
 
 

@@ -20,9 +20,11 @@ from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_idle
+from jaxgen.files import user_path
 from jaxgen.media.kinds import load_images
 from jaxgen.model import Batch, Model
 from jaxgen.parallel.inference import first_batch
+from jaxgen.parallel.mesh import all_devices
 from jaxgen.registry import MODELS, load_run
 from jaxgen.runs.saved import SavedRun
 
@@ -49,6 +51,7 @@ class Command(abc.ABC):
         self.check()
         with spelling(type(self), "", ()):
             refuse_idle(self)
+        all_devices()
         saved = self._load()
         if not able(type(self), saved.model):
             others = [name for name, preset in MODELS.items() if able(type(self), preset.model)]
@@ -132,7 +135,8 @@ def given_images(
             "--images have no labels and the run is conditional: leave --images out to use "
             "the test split"
         )
-    images = load_images(paths, spec, saved.run.data.background)
+    given = [user_path(path, "--images") for path in paths]
+    images = load_images(given, spec, saved.run.data.background)
     return {"x": jnp.asarray(images), "index": jnp.arange(len(images))}
 
 

@@ -1,7 +1,6 @@
 """The command `complete`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -18,6 +17,7 @@ from jaxgen.cli.command import (
 )
 from jaxgen.cli.output import grid_path, progress, write_grid
 from jaxgen.errors import UserError
+from jaxgen.files import user_path
 from jaxgen.media.kinds import load_images, missing
 from jaxgen.model import Completes
 from jaxgen.parallel.inference import mapped
@@ -83,7 +83,8 @@ def _known(mask: str, saved: SavedRun) -> np.ndarray:
     if mask in halves:
         known[halves[mask]] = False
         return known
-    if not Path(mask).exists():
+    path = user_path(mask, "--mask")
+    if not path.exists():
         raise UserError(f"--mask={mask}: give {', '.join(halves)}, or a PNG file that exists")
     grey = DataSpec(h, w)
-    return np.broadcast_to(load_images([mask], grey)[0] < 128, (h, w, c))
+    return np.broadcast_to(load_images([path], grey)[0] < 128, (h, w, c))

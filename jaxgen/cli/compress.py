@@ -16,7 +16,7 @@ from jaxgen.cli.output import images_path, write_images, writing
 from jaxgen.compression import codec, file_format
 from jaxgen.data.splits import Split
 from jaxgen.errors import UserError
-from jaxgen.files import write_atomic
+from jaxgen.files import user_path, write_atomic
 from jaxgen.media.kinds import ONE, load_images
 from jaxgen.media.pictures import grid, png_bytes
 from jaxgen.models.autoregressive.base import Autoregressive
@@ -46,10 +46,10 @@ class Compress(Command):
     """Decode the file before it is written, and compare."""
 
     def check(self) -> None:
-        _new(Path(self.out))
+        _new(user_path(self.out, "--out"))
 
     def act(self, saved: SavedRun) -> None:
-        path, model = Path(self.out), saved.model
+        path, model = user_path(self.out, "--out"), saved.model
         assert isinstance(model, Autoregressive)
         given = self._given(saved)
         images = np.asarray(given.x)
@@ -80,10 +80,11 @@ class Compress(Command):
                 "--images have no labels and the run is conditional: leave --images out to use "
                 f"the {self.split} split"
             )
+        paths = [user_path(image, "--images") for image in self.images]
         background = saved.run.data.background
-        images = load_images(self.images, spec, background)
-        exact = load_images(self.images, dataclasses.replace(spec, levels=256), background)
-        for name, image, same in zip(self.images, images, exact, strict=True):
+        images = load_images(paths, spec, background)
+        exact = load_images(paths, dataclasses.replace(spec, levels=256), background)
+        for name, image, same in zip(paths, images, exact, strict=True):
             if not np.array_equal(_picture(image, spec), same):
                 raise UserError(
                     f"{name} has values between the model's {spec.levels} levels and could not be "
@@ -106,13 +107,13 @@ class Decompress(Command):
     else a folder of PNGs, or of .wav files. What exists is not overwritten."""
 
     def check(self) -> None:
-        _new(Path(self.out))
+        _new(user_path(self.out, "--out"))
 
     def act(self, saved: SavedRun) -> None:
         path, model = images_path(self.out, saved.model.spec), saved.model
         assert isinstance(model, Autoregressive)
         try:
-            data = Path(self.file).read_bytes()
+            data = user_path(self.file, "--file").read_bytes()
         except OSError as error:
             raise UserError(f"--file={self.file} cannot be read ({error})") from error
         try:

@@ -1,17 +1,17 @@
 """The command `evaluate`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from jaxgen.cli.command import Command, at_least, data_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.results import final_results
 from jaxgen.evaluation.subject import Subject
-from jaxgen.files import write_json
+from jaxgen.files import user_path, write_json
 from jaxgen.model import Bounds
 from jaxgen.parallel.mesh import make_mesh
 from jaxgen.report import tables
+from jaxgen.runs.directory import explained
 from jaxgen.runs.saved import SavedRun
 
 
@@ -36,7 +36,8 @@ class Evaluate(Command):
     def act(self, saved: SavedRun) -> None:
         if self.k is not None and not isinstance(saved.model, Bounds):
             raise UserError(f"--k={self.k}: {saved.run.name} has no bound; leave it out")
-        directory, dataset = Path(self.run), data_of(self.run, saved, self.data_dir)
+        directory = user_path(self.run, "--run")
+        dataset = data_of(self.run, saved, self.data_dir)
         subject = Subject.of(
             saved.run, dataset, make_mesh(), saved.state, saved.step, directory, self.split, self.k
         )
@@ -44,5 +45,6 @@ class Evaluate(Command):
         print(tables.text(measured))
         bound = "" if self.k is None else f"_k{self.k}"
         path = directory / f"results_{self.split}{bound}.json"
-        write_json(path, measured.to_json())
+        with explained(directory):
+            write_json(path, measured.to_json())
         print(f"written to {path}")

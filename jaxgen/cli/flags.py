@@ -4,26 +4,41 @@ import contextlib
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from jaxgen.errors import UserError
 
 _FIELD = re.compile(r"`(\w+)`")
 
 
-def flags_of(kind: type, prefix: str) -> list[str]:
-    """The dotted flag of every field of a configuration, those of configurations in it included."""
+def flags_of(kind: type, prefix: str = "") -> dict[str, Any]:
+    """The dotted flag of every field of a configuration, those of configurations in it included,
+    and its type."""
     hints = typing.get_type_hints(kind)
-    flags = []
+    flags = {}
     for field in dataclasses.fields(kind):
         flag, hint = f"{prefix}.{field.name}".strip("."), hints[field.name]
-        flags.append(flag)
+        flags[flag] = hint
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            flags += flags_of(hint, flag)
+            flags |= flags_of(hint, flag)
     return flags
 
 
-def spelled(message: str, flags: Sequence[str], argv: Sequence[str]) -> str:
+def switched(argv: Sequence[str], flags: Mapping[str, Any]) -> list[str]:
+    """The words with --flag=True and --flag=False of a switch as --flag and --no_flag."""
+    words = []
+    for word in argv:
+        name, _, value = word.partition("=")
+        flag = name.removeprefix("--").replace("-", "_")
+        if flags.get(flag) is bool and value.lower() in ("true", "false"):
+            group, dot, own = flag.rpartition(".")
+            word = f"--{group}{dot}{'' if value.lower() == 'true' else 'no_'}{own}"
+        words.append(word)
+    return words
+
+
+def spelled(message: str, flags: Iterable[str], argv: Sequence[str]) -> str:
     """The message with each `field` as the flag that sets it.
 
     Where several flags set a field of that name, those that were given are meant, if any was.

@@ -8,12 +8,14 @@ from jaxgen.cli.describe import describe_model, list_models
 from jaxgen.cli.parse import parse
 from jaxgen.cli.prepare import prepare
 from jaxgen.cli.train import train
-from jaxgen.errors import Stopped, UserError
+from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.parallel.compiling import keep_compiled
+from jaxgen.report.text import on_any_terminal
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exit codes: 0 done, 1 stopped, 2 a user's mistake, 128+n signal n."""
+    on_any_terminal()
     argv = list(sys.argv[1:] if argv is None else argv)
     wanted = [word for word in argv if word.replace("-", "_") != "__no_compilation_cache"]
     if wanted == argv:
@@ -37,7 +39,7 @@ def train_main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    warn(message)
     return code
 
 

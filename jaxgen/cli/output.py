@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.errors import UserError
-from jaxgen.files import write_atomic
+from jaxgen.files import user_path, write_atomic
 from jaxgen.media.kinds import ONE, arrays, formats, save_many, save_one
 from jaxgen.runs.saved import SavedRun
 from jaxgen.spec import DataSpec
@@ -30,14 +30,15 @@ def progress(chunks, num: int, spec: DataSpec):
 
 def images_path(out: str, spec: DataSpec) -> Path:
     """Where `write_images` can write such data to, by its name; else a UserError."""
-    if Path(out).suffix:
-        return _checked(Path(out), (*formats(spec), ".npz"), ", or a folder")
-    return _checked(Path(out), ("",))
+    path = user_path(out, "--out")
+    if path.suffix:
+        return _checked(path, (*formats(spec), ".npz"), ", or a folder")
+    return _checked(path, ("",))
 
 
 def grid_path(out: str, spec: DataSpec) -> Path:
     """Where `write_grid` can write such data to, by its name; else a UserError."""
-    return _checked(Path(out), formats(spec))
+    return _checked(user_path(out, "--out"), formats(spec))
 
 
 def _checked(path: Path, ends: tuple[str, ...], other: str = "") -> Path:

@@ -2,25 +2,67 @@
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxgen.cli.flags import spelling
+from jaxgen.cli.flags import flags_of, spelling, switched
 from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
+from jaxgen.files import user_path
+from jaxgen.parallel.mesh import all_devices
 from jaxgen.registry import MODELS, preset
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.spec import DataSpec
 
+_RULES = tyro.constructors.ConstructorRegistry()
 
-def parse(kind: Any, argv: Sequence[str], prog: str, description: str | None = None) -> Any:
-    return tyro.cli(kind, prog=prog, args=argv, description=description, use_underscores=True)
+
+@_RULES.primitive_rule
+def _whole(info: Any) -> Any:
+    """Whole numbers may be written as 1e4."""
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: whole_number(words[0]),
+        is_instance=lambda x: isinstance(x, int),
+        str_from_instance=lambda number: [str(number)],
+    )
+
+
+def whole_number(word: str) -> int:
+    """The number that 10000, or 1e4, is; raises ValueError for what is none, or not whole."""
+    try:
+        return int(word)
+    except ValueError:
+        if not float(word).is_integer():
+            raise
+        return int(float(word))
+
+
+def parse(
+    kind: Any,
+    argv: Sequence[str],
+    prog: str,
+    description: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Any:
+    """The configuration that the words describe; `flags` are those it has, if not of its fields."""
+    return tyro.cli(
+        kind,
+        prog=prog,
+        args=switched(argv, flags_of(kind) if flags is None else flags),
+        description=description,
+        use_underscores=True,
+        registry=_RULES,
+    )
 
 
 def parse_run(argv: list[str], prog: str) -> tuple[Run, Path, Dataset]:
@@ -56,16 +98,18 @@ def _parsed(name: str, argv: list[str], prog: str) -> tuple[Run, Path, Dataset]:
             ("train", Annotated[TrainConfig, tyro.conf.arg(name="")], field(default=chosen.train)),
         ],
     )
-    parsed: Any = parse(arguments, argv, prog, type(chosen.model).__doc__)
+    known = {**flags_of(flags, name), **flags_of(DataConfig), **flags_of(TrainConfig)}
+    parsed: Any = parse(arguments, argv, prog, type(chosen.model).__doc__, known)
     if parsed.model != name:
         raise UserError(f"--model is given twice, as {name} and {parsed.model}; give one")
+    of = parsed.data.dataset.replace(":", "-").replace("/", "-")
+    named = f"runs/{name}-{of}" if parsed.run is None else parsed.run
+    directory = user_path(named, "--run")
+    all_devices()  # fails before a data set is read
     dataset = load(parsed.data)
     kind = type(chosen.model)
     model = kind(spec=dataset.spec, **_built(kind, parsed.net))
-    directory = (
-        parsed.run or f"runs/{name}-{parsed.data.dataset.replace(':', '-').replace('/', '-')}"
-    )
-    return Run(name, model, parsed.data, parsed.train), Path(directory), dataset
+    return Run(name, model, parsed.data, parsed.train), directory, dataset
 
 
 def _peek(argv: Sequence[str], flag: str) -> str | None:

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from jaxgen.data.dataset import Dataset
+from jaxgen.errors import warn
 from jaxgen.evaluation import scores
 from jaxgen.evaluation.baselines import Baselines, fit_baselines
 from jaxgen.evaluation.features import Features, fit_features
@@ -13,6 +16,7 @@ from jaxgen.evaluation.normals import Normals, fit_normals
 from jaxgen.media.kinds import scored, scored_spec
 from jaxgen.parallel.inference import Score
 from jaxgen.runs.config import Run
+from jaxgen.runs.directory import explained
 
 Fitted = TypeVar("Fitted", Baselines, Normals, Features)
 
@@ -36,7 +40,8 @@ def features_of(dataset: Dataset, directory: Path) -> Features:
         x = scored(train.x, spec)
         return fit_features(x, train.label, levels, dataset=prefix + dataset.name)
 
-    return _kept(directory / "features.npz", Features, fit)
+    seen = scored(train.x[:1], spec)
+    return _kept(directory / "features.npz", Features, fit, lambda kept: kept.embed(seen))
 
 
 def baselines_of(dataset: Dataset, directory: Path) -> Baselines | Normals:
@@ -44,18 +49,35 @@ def baselines_of(dataset: Dataset, directory: Path) -> Baselines | Normals:
     validation; kept in the run."""
     train, validation = dataset.materialize("train").x, dataset.materialize("validation").x
     path, levels = directory / "baselines.npz", dataset.spec.levels
+
+    def test(kept: Baselines | Normals) -> np.ndarray:
+        return np.stack([*kept.nll(train[:1]).values()])
+
     if levels:
-        return _kept(path, Baselines, lambda: fit_baselines(train, validation, levels))
-    return _kept(path, Normals, lambda: fit_normals(train, validation))
+        return _kept(path, Baselines, lambda: fit_baselines(train, validation, levels), test)
+    return _kept(path, Normals, lambda: fit_normals(train, validation), test)
 
 
-def _kept(path: Path, kind: type[Fitted], fit: Callable[[], Fitted]) -> Fitted:
-    """What `path` holds; or else the fit, which is then kept there."""
+def _kept(
+    path: Path,
+    kind: type[Fitted],
+    fit: Callable[[], Fitted],
+    test: Callable[[Fitted], np.ndarray],
+) -> Fitted:
+    """What `path` holds, if `test` makes finite numbers of it; or else the fit, which is then kept
+    there."""
     try:
-        return kind.load(path)
-    except Exception:  # not there, or damaged: zipfile, numpy and the fields raise all kinds
-        fitted = fit()
+        kept = kind.load(path)
+        if np.isfinite(test(kept)).all():
+            return kept
+        raise ValueError("it makes no finite numbers")
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # damaged: zipfile, numpy and the fields raise all kinds
+        warn(f"{path} is damaged ({type(error).__name__}: {error}), and is made again")
+    fitted = fit()
     partial = path.with_name(f".{path.stem}.partial.npz")
-    fitted.save(partial)
-    os.replace(partial, path)
+    with explained(path.parent):
+        fitted.save(partial)
+        os.replace(partial, path)
     return fitted

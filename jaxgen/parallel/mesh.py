@@ -1,6 +1,7 @@
 """Devices: the mesh, what lies where on it, and the one wrapper that runs a step on all of it."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,27 @@ WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 """The same on every device; or split along the leading axis."""
 
 
+def all_devices() -> list[jax.Device]:
+    """The devices there are; raises UserError if JAX can use none, naming $JAX_PLATFORMS if that is
+    why. (XLA itself ends the process, in a line that names it, over a mistake in $XLA_FLAGS.)"""
+    try:
+        return jax.devices()
+    except RuntimeError as error:
+        reason, asked = str(error).split(" (set ")[0], os.environ.get("JAX_PLATFORMS")
+        if not asked:
+            raise UserError(f"JAX cannot use this machine's devices: {reason}") from error
+        jax.config.update("jax_platforms", None)
+        there = sorted({"cpu", jax.default_backend()})
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: {reason}; there is {' and '.join(there)}: name one of these, "
+            "or unset it"
+        ) from error
+
+
 def make_mesh(devices: int = 0, batch_size: int = 0) -> Mesh:
     """A one-dimensional mesh of the first `devices` devices; 0 = all, or, given a batch size, as
     many as divide it."""
-    available = jax.devices()
+    available = all_devices()
     if devices == 0 and batch_size > 0:
         devices = max(n for n in range(1, len(available) + 1) if batch_size % n == 0)
     if not 0 <= devices <= len(available):

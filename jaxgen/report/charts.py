@@ -1,19 +1,37 @@
 """Curves and bars as inline SVG, in the colours of the page that they stand on."""
 
+import contextlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxgen.model import Metric
+from jaxgen.report.text import readable
 
 FACTS = ("step", "split", "skipped")
 """What a row has beside its metrics."""
+LETTERS = 80
+"""About as many stand side by side below a chart."""
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
 _COLOURS = ("#3b7dd8", "#e0732c", "#2e9e6b", "#a05fc4")
 
 
+@contextlib.contextmanager
+def _as_written() -> Iterator[None]:
+    """Has matplotlib draw names as they are: no `$` begins a formula, and characters that its font
+    lacks are left to the reader's fonts."""
+    import matplotlib
+
+    plain: Any = {"text.parse_math": False, "svg.fonttype": "none"}
+    with matplotlib.rc_context(plain), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+@_as_written()
 def curves(
     rows: Sequence[dict[str, Any]], metrics: Mapping[str, Metric], monitor: str, best: int
 ) -> list[tuple[str, str]]:
@@ -43,13 +61,15 @@ def _chart(
     for colour, (name, split, points) in zip(_COLOURS * len(drawn), drawn, strict=False):
         steps, values = zip(*points, strict=True)
         dot = "o" if split == "validation" else ""
-        axes.plot(steps, values, color=colour, marker=dot, markersize=3, lw=1.4, label=name)
+        shown = readable(name)
+        axes.plot(steps, values, color=colour, marker=dot, markersize=3, lw=1.4, label=shown)
     axes.axvline(best, color=_INK, lw=0.9, ls=":", label=mark)
     axes.set_xlabel("step")
     _legend(figure)
     return _svg(figure, title)
 
 
+@_as_written()
 def bars(names: Sequence[str], shares: Mapping[str, Sequence[float]], title: str) -> str:
     """An SVG with a group of bars for each name."""
     figure, axes = _figure(5.2, 2.3)
@@ -57,11 +77,17 @@ def bars(names: Sequence[str], shares: Mapping[str, Sequence[float]], title: str
     for i, (label, values) in enumerate(shares.items()):
         places = [n + (i - (len(shares) - 1) / 2) * width for n in range(len(names))]
         axes.bar(places, values, width, color=_COLOURS[i], label=label)
-    many = len(names) > 20
-    axes.set_xticks(range(len(names)), ["" if many else str(n) for n in names])
+    # What fits side by side: of many classes, none.
+    room = LETTERS // max(len(names), 1) if len(names) <= 20 else 0
+    axes.set_xticks(range(len(names)), [_cut(readable(str(n)), room) for n in names])
     _legend(figure)
     axes.set_ylabel("share")
     return _svg(figure, title)
+
+
+def _cut(name: str, room: int) -> str:
+    """The name, or as much of it as so many letters hold."""
+    return name if len(name) <= room else f"{name[: room - 1]}…" if room else ""
 
 
 def _groups(metrics: Mapping[str, Metric]) -> dict[str, dict[str, str]]:
@@ -105,7 +131,7 @@ def _svg(figure: Any, title: str) -> str:
 
     file = io.StringIO()
     none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    with matplotlib.rc_context({"svg.hashsalt": readable(title)}):
         figure.savefig(file, format="svg", transparent=True, metadata=none)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")

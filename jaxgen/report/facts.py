@@ -9,7 +9,7 @@ from jaxgen.model import Watches
 from jaxgen.report import charts
 from jaxgen.report.blocks import Block, Chart, Look, Pairs
 from jaxgen.report.tables import tables
-from jaxgen.runs.directory import read_run
+from jaxgen.runs.directory import GROWN, read_run
 from jaxgen.runs.log import METRICS_FILE, read_metrics
 from jaxgen.runs.record import to_dict
 
@@ -46,11 +46,13 @@ def training(subject: Subject, results: Results) -> Look | None:
 def trained(subject: Subject, results: Results) -> Look | None:
     """The configuration, the data and what ran."""
     run, about = subject.run, results.about
-    made = read_run(subject.directory)["environment"]
+    record = read_run(subject.directory)
+    made = record["environment"]
     facts = {
         "model": f"{type(run.model).__name__}, {about.parameters:,} parameters",
         **run.model.facts(),
         "steps": f"{run.train.steps}, of {run.train.batch_size} examples; seed {run.train.seed}",
+        **({"lengthened": "; ".join(record[GROWN])} if GROWN in record else {}),
         "data": about.protocol,
         "fingerprint": about.fingerprint,
         "trained on": f"{made['device_count']} x {made['device']} ({made['backend']})",

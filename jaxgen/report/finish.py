@@ -14,6 +14,7 @@ from jaxgen.report import tables
 from jaxgen.report.page import write_report
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, runs_by_seed
+from jaxgen.runs.directory import explained
 from jaxgen.runs.state import shapes
 
 Say = Callable[[str], None]
@@ -51,11 +52,12 @@ def measure(
         progress, step = checkpoints.restore(shapes(run.model), "best")
     subject = Subject.of(run, dataset, mesh, progress.state, step, directory)
     results = final_results(subject)
-    write_json(directory / "results.json", results.to_json())
-    if subject.samples is not None:
-        spec = run.model.spec
-        save_samples(directory / "samples" / "final", subject.samples[: ROOM[spec.kind]], spec)
-    return results, write_report(subject, results, commands(run, directory))
+    with explained(directory):
+        write_json(directory / "results.json", results.to_json())
+        if subject.samples is not None:
+            spec = run.model.spec
+            save_samples(directory / "samples" / "final", subject.samples[: ROOM[spec.kind]], spec)
+        return results, write_report(subject, results, commands(run, directory))
 
 
 SHARED = ("features.npz", "baselines.npz")
@@ -77,7 +79,8 @@ def finish_seeds(
         say(f"seed {each.train.seed}: report: {page}")
         results.append(measured)
     summary = summarize(results)
-    write_json(directory / "results.json", summary.to_json())
+    with explained(directory):
+        write_json(directory / "results.json", summary.to_json())
     say(tables.seeds_text(summary))
 
 
@@ -85,4 +88,5 @@ def share(first: Path, other: Path) -> None:
     """Gives another seed's directory what the first one has fitted."""
     for name in SHARED:
         if (first / name).exists() and not (other / name).exists():
-            write_atomic(other / name, (first / name).read_bytes())
+            with explained(other):
+                write_atomic(other / name, (first / name).read_bytes())

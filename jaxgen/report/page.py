@@ -12,6 +12,7 @@ from jaxgen.files import write_atomic
 from jaxgen.model import Metric
 from jaxgen.report.blocks import Code, Look
 from jaxgen.report.looks import LOOKS
+from jaxgen.report.text import ESCAPE
 
 
 def write_report(subject: Subject, results: Results, commands: Sequence[str] = ()) -> Path:
@@ -21,7 +22,7 @@ def write_report(subject: Subject, results: Results, commands: Sequence[str] = (
     if commands:
         looks.append(Look("Use it", (Code(tuple(commands)),)))
     path = subject.directory / "report.html"
-    write_atomic(path, render(subject, results, looks).encode())
+    write_atomic(path, render(subject, results, looks).encode("utf-8", ESCAPE))
     return path
 
 
@@ -29,14 +30,14 @@ def render(subject: Subject, results: Results, looks: Sequence[Look]) -> str:
     """The page as HTML: the same text each time."""
     from jinja2 import Environment, StrictUndefined
 
-    about, here = results.about, resources.files("jaxgen.report")
+    about = results.about
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"shown": shown, "data_url": data_url}
     monitor = subject.metrics.get(about.monitor, Metric(about.monitor))
-    return environment.from_string((here / "page.html.j2").read_text()).render(
-        css=(here / "page.css").read_text(),
+    return environment.from_string(_text("page.html.j2")).render(
+        css=_text("page.css"),
         kind_of=lambda block: type(block).__name__,
         title=f"{about.model} on {about.dataset}",
         words=(
@@ -46,6 +47,11 @@ def render(subject: Subject, results: Results, looks: Sequence[Look]) -> str:
         headlines=[h for section in results.sections for h in section.headlines(about)],
         looks=looks,
     )
+
+
+def _text(name: str) -> str:
+    """A file beside this one."""
+    return (resources.files("jaxgen.report") / name).read_text(encoding="utf-8")
 
 
 def data_url(content: bytes, kind: str) -> str:

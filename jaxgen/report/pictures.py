@@ -1,5 +1,7 @@
 """Looks at samples, and at what a model shows of itself."""
 
+import re
+
 import numpy as np
 
 from jaxgen.evaluation.results import Results
@@ -54,10 +56,11 @@ def _decoded_draws(subject: Subject, num: int) -> list[Figure]:
 def progress(subject: Subject, results: Results) -> Look | None:
     """Samples of the same noise at some of the validations, first and last included."""
     paths = sorted((subject.directory / "samples").glob("step_*.png"))
-    if not paths:
+    made = [p for p in paths if re.fullmatch(r"step_[0-9]+\.png", p.name) and p.is_file()]
+    if not made:
         return None
-    some = sorted({round(i) for i in np.linspace(0, len(paths) - 1, STAGES)})
-    stages = (Figure(paths[i].read_bytes(), f"step {int(paths[i].stem[5:])}") for i in some)
+    some = sorted({round(i) for i in np.linspace(0, len(made) - 1, STAGES)})
+    stages = (Figure(made[i].read_bytes(), f"step {int(made[i].stem[5:])}") for i in some)
     return Look("Samples during training", tuple(stages), "small")
 
 

@@ -21,9 +21,7 @@ import jax.numpy as jnp
 
 from jaxgen.errors import UserError
 from jaxgen.runs.digest import check, digest, leaf_table, mismatch
-
-LATEST = 2
-"""How many of the newest checkpoints are kept, besides the best one."""
+from jaxgen.runs.kept import Kept, Saved
 
 
 class NoCheckpoint(UserError):
@@ -31,7 +29,7 @@ class NoCheckpoint(UserError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest two and the best one.
+    """The checkpoints of one run: the latest two planned ones, the best one, and the newest.
 
     `say` is told, in one line, of every save that failed and every checkpoint that cannot be
     used. With `read_only` nothing in the directory is created, renamed or removed, so that a
@@ -52,7 +50,7 @@ class Checkpoints:
         self.directory = Path(os.path.abspath(directory))
         self._ocp, self._say, self._read_only = ocp, say, read_only
         self._pending: int | None = None
-        self._safe, self._kept = True, _Kept()
+        self._safe, self._kept = True, Kept()
         if not read_only:
             self._remove_partial()
         # Not Orbax's own read_only, which warns of itself: what never saves writes nothing.
@@ -65,6 +63,8 @@ class Checkpoints:
                 "choose a directory that can be written to"
             ) from error
         self._scan()
+        if not read_only:
+            self._remove_spare()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -74,7 +74,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that have a readable checkpoint, ascending."""
-        return sorted(k for k in self._manager.all_steps() if k in self._kept.monitors)
+        return sorted(k for k in self._manager.all_steps() if k in self._kept.saved)
 
     def latest(self) -> int | None:
         """The newest step, if there is one."""
@@ -84,13 +84,24 @@ class Checkpoints:
         """The step with the lowest monitor, if a step has a finite one."""
         return self._kept.best(self.steps())
 
-    def save(self, step: int, state: Any, monitor: float | None = None) -> bool:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        monitor: float | None = None,
+        *,
+        notes: Any = None,
+        planned: bool = True,
+    ) -> bool:
         """Starts to save `state`, and returns whether it did.
 
         The state's buffers may be donated as soon as this returns; the disk is written in the
         background. A step is never saved twice. A failure is told to `say`, now or at the next
         `save` or `wait`, and leaves the earlier checkpoints as they were.
         `monitor` (lower is better; None or not finite: never the best) selects the best one.
+        `notes` is JSON to be kept beside the state. What is not `planned`, but saved because the
+        run is stopped, is kept while it is the newest, and costs no other its place: the planned
+        ones that are kept are those of a run that was never stopped.
         """
         self.wait()
         latest = self.latest()
@@ -100,9 +111,9 @@ class Checkpoints:
             return False
         monitor = float(monitor) if monitor is not None and math.isfinite(monitor) else None
         try:
-            meta: dict[str, Any] = {"step": step, "monitor": monitor, "sha256": digest(state)}
-            meta["leaves"] = leaf_table(state)
-            self._kept.monitors[step] = monitor
+            meta: dict[str, Any] = {"step": step, "monitor": monitor, "planned": planned}
+            meta |= {"notes": notes, "sha256": digest(state), "leaves": leaf_table(state)}
+            self._kept.saved[step] = Saved(monitor, planned)
             self._manager.save(
                 step,
                 args=self._ocp.args.Composite(
@@ -167,6 +178,18 @@ class Checkpoints:
             "train first, or choose another --run"
         )
 
+    def notes(self, step: int) -> Any:
+        """What was saved beside the state of a step that was restored."""
+        return self._meta(step)["notes"]
+
+    def told(self) -> str:
+        """What there is to go on from, in words."""
+        self.wait()
+        step = self.latest()
+        if step is None:
+            return f"no checkpoint was saved in {self.directory}"
+        return f"the last good checkpoint, of step {step}, is kept in {self.directory}"
+
     def _candidates(self, step: int | Literal["best"] | None) -> list[int]:
         """The steps to try, in order."""
         listed = sorted(self._manager.all_steps(), reverse=True)
@@ -182,7 +205,7 @@ class Checkpoints:
                 )
             return listed
         # One whose monitor cannot be read may have been the best: try it first, so it is named.
-        unread = [k for k in listed if k not in self._kept.monitors]
+        unread = [k for k in listed if k not in self._kept.saved]
         return unread + [best] + [k for k in listed if k != best and k not in unread]
 
     def _meta(self, step: int) -> dict:
@@ -224,14 +247,15 @@ class Checkpoints:
         self._scan()
 
     def _scan(self) -> None:
-        """Reads again, from disk, which steps there are and their monitors."""
-        self._kept.monitors.clear()
+        """Reads again, from disk, which steps there are and what is known of them."""
+        self._kept.saved.clear()
         if not self.directory.is_dir():
             return
         self._manager.reload()
         for step in self._manager.all_steps():
             try:
-                self._kept.monitors[step] = self._meta(step)["monitor"]
+                meta = self._meta(step)
+                self._kept.saved[step] = Saved(meta["monitor"], meta["planned"])
             except Exception:  # junk or damage: `restore` says so when it comes to it
                 continue
 
@@ -240,22 +264,11 @@ class Checkpoints:
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 
-
-class _Kept:
-    """An Orbax preservation policy: the latest, the best, and whatever is not ours to judge."""
-
-    def __init__(self) -> None:
-        self.monitors: dict[int, float | None] = {}
-
-    def best(self, steps: list[int]) -> int | None:
-        """The step with the lowest monitor; of equals, the later."""
-        finite = [k for k in steps if self.monitors[k] is not None]
-        return min(finite, key=lambda k: (self.monitors[k], -k), default=None)
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        steps = sorted(c.step for c in checkpoints if c.step in self.monitors)
-        keep = {*steps[-LATEST:], self.best(steps)}
-        return [c.step in keep or c.step not in self.monitors for c in checkpoints]
+    def _remove_spare(self) -> None:
+        """Removes what a kill between a save and its clearing up has left."""
+        steps = self.steps()
+        for step in sorted({*steps} - self._kept.wanted(steps)):
+            self._manager.delete(step)
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:

@@ -14,7 +14,7 @@ class TrainConfig:
     """How long, on what batches, and how often to look."""
 
     steps: int = 1000
-    """Optimization steps."""
+    """Optimization steps; more than a run was made with lengthen it."""
     batch_size: int = 100
     """Examples per step, over all devices (per discriminator step, for a GAN)."""
     seed: int = 0
@@ -44,10 +44,10 @@ class TrainConfig:
             "draws",
             "max_skipped",
         ):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1; got {getattr(self, name)}")
-        if self.samples < 10:
-            raise UserError(f"--samples must be at least 10; got {self.samples}")
+            if not 1 <= getattr(self, name) < 2**31:
+                raise UserError(f"--{name} must lie in 1..2^31-1; got {getattr(self, name)}")
+        if not 10 <= self.samples < 2**31:
+            raise UserError(f"--samples must lie in 10..2^31-1; got {self.samples}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed must lie in 0..2^31-1; got {self.seed}")
         if self.seed + self.seeds > 2**31:

@@ -8,13 +8,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from jaxgen.files import write_atomic
+from jaxgen.files import parse_json, write_atomic
 from jaxgen.runs.bar import Bar, Lines
 from jaxgen.runs.tensorboard import Events
 
@@ -22,14 +22,25 @@ METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, in order; a line that an interruption tore is left out."""
-    rows = []
-    for line in Path(path).read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
+    """The rows of a metrics.jsonl, in order; lines that are torn or damaged are left out."""
+    lines = Path(path).read_bytes().splitlines()
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row that a line holds: a step, the name of a split, and numbers or null; else None."""
+    try:
+        row = parse_json(line)
+        numbers = dict(row)
+        named = type(row["step"]) is int and isinstance(numbers.pop("split"), str)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return row if named and all(map(_is_number, numbers.values())) else None
+
+
+def _is_number(x: Any) -> bool:
+    """Whether it is null or a number that a float can hold."""
+    return x is None or (type(x) in (int, float) and abs(x) <= sys.float_info.max)
 
 
 class Log:
@@ -62,7 +73,9 @@ class Log:
         self._torn = False
         self._file = self._events = None
         try:
-            _drop_after(self._run / METRICS_FILE, start)
+            if damaged := _drop_after(self._run / METRICS_FILE, start):
+                path = self._run / METRICS_FILE
+                self.say(f"warning: lines of {path} that are damaged, and left out: {damaged}")
             # Unbuffered: a row that fails is lost, and does not come back at some later flush.
             self._file = open(self._run / METRICS_FILE, "ab", buffering=0)
         except OSError as error:
@@ -104,6 +117,15 @@ class Log:
         with contextlib.suppress(OSError):
             self._progress.say(text)
 
+    @contextlib.contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """A block that writes `what` of the run's directory: an OSError is told, once, and ends
+        nothing but the block."""
+        try:
+            yield
+        except OSError as error:
+            self._warn(what, error)
+
     def close(self) -> None:
         """Ends the bar and closes the files; may be called twice."""
         with contextlib.suppress(OSError):
@@ -144,11 +166,15 @@ class Log:
             self.say(f"warning: {self._run / what} cannot be written ({error}); training goes on")
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Drops, in one atomic rewrite, the rows beyond `step` and torn lines."""
+def _drop_after(path: Path, step: int) -> int:
+    """Drops, in one atomic rewrite, the rows beyond `step` and lines that are no rows; returns how
+    many of these there were, but for a last one that an interruption tore."""
     if not path.exists():
-        return
-    rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+        return 0
+    rows = [row for row in read_metrics(path) if row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    if text != path.read_bytes():
+    before = path.read_bytes()
+    if text != before:
         write_atomic(path, text)
+    *lines, _torn = before.split(b"\n")
+    return sum(_row(line) is None for line in lines if line)

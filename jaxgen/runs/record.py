@@ -1,6 +1,7 @@
-"""Runs that were trained: a run directory to a model and its state, without the data set."""
+"""run.json: a run's configuration as JSON, and back."""
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable
@@ -37,6 +38,8 @@ def run_of(record: dict[str, Any], kind: Callable[[str], type[Model]]) -> Run:
         model = from_dict(kind(name), record["model"])
         data = from_dict(DataConfig, record["data"])
         train = from_dict(TrainConfig, record["train"])
+        for fact in ("fingerprint", "protocol"):
+            _value(str, record["dataset"][fact], fact)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"run.json is incomplete ({error}): restore it from a copy, or train again"
@@ -52,7 +55,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type, values: dict[str, Any]) -> Any:
     """The configuration of type `cls` that `to_dict` gave `values` for.
 
-    Raises UserError if a field is missing or unknown: another version of jaxgen wrote it.
+    Raises UserError if a field is missing or unknown, which another version of jaxgen wrote, or
+    if a value is not of its field's type, or none of its choices.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name for f in dataclasses.fields(cls)}
@@ -62,18 +66,34 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
             f"run.json does not describe a {cls.__name__} of this version ({odd}): "
             "use the jaxgen that wrote it, or train again"
         )
-    return cls(**{name: _value(hints[name], value) for name, value in values.items()})
+    return cls(**{name: _value(hints[name], value, name) for name, value in values.items()})
 
 
-def _value(hint: Any, value: Any) -> Any:
-    """What JSON made of a value of that type, as it was."""
+def _value(hint: Any, value: Any, name: str) -> Any:
+    """What JSON made of a field's value of that type, as it was."""
     origin, kinds = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value)
     if origin in (types.UnionType, typing.Union):
         [kind] = [kind for kind in kinds if kind is not type(None)]
-        return None if value is None else _value(kind, value)
-    if origin is tuple:
+        return None if value is None else _value(kind, value, name)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return from_dict(hint, value)
+    if origin is tuple and isinstance(value, list | tuple):
         each = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        return tuple(_value(kind, item) for kind, item in zip(each, value, strict=True))
-    return value
+        if len(each) == len(value):
+            return tuple(_value(kind, x, name) for kind, x in zip(each, value, strict=True))
+    elif origin is typing.Literal:
+        if any(value == choice and type(value) is type(choice) for choice in kinds):
+            return value
+    elif type(value) is hint or (hint is float and type(value) is int):
+        return value
+    wanted = f"one of {', '.join(map(str, kinds))}" if origin is typing.Literal else _spelt(hint)
+    raise UserError(
+        f"run.json: `{name}` is {json.dumps(value)[:60]}, and must be {wanted}: restore run.json "
+        "from a copy, or train again"
+    )
+
+
+def _spelt(hint: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return words.get(hint, "a list" if typing.get_origin(hint) is tuple else "an object")

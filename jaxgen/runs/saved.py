@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxgen.errors import UserError, warn
+from jaxgen.files import user_path
 from jaxgen.model import Model
 from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.config import Run, runs_by_seed
@@ -39,9 +40,10 @@ def load_run(
     """Returns the trained model of a run directory, and changes nothing in it.
 
     `kind` gives the type of the model of that name. `checkpoint` is "best" (by validation),
-    "latest" or a step. Raises UserError if the directory
-    is not a run, has no usable checkpoint, or does not fit this version.
+    "latest" or a step. Raises UserError if the directory is not a run, has no usable checkpoint,
+    or does not fit this version.
     """
+    directory = user_path(directory, "--run")
     record = read_run(directory)
     run = run_of(record, kind)
     if run.train.seeds > 1:
@@ -52,6 +54,6 @@ def load_run(
         )
     fresh = shapes(run.model)
     step = None if checkpoint == "latest" else checkpoint
-    with Checkpoints(Path(directory) / "checkpoints", say=warn, read_only=True) as checkpoints:
+    with Checkpoints(directory / "checkpoints", say=warn, read_only=True) as checkpoints:
         progress, at = checkpoints.restore(fresh, step)
     return SavedRun(run, progress.state, at, record)

@@ -22,9 +22,9 @@ class Events:
         now = time.time_ns()  # to the nanosecond: a quick resume must not overwrite a file
         self._file = RecordWriter(str(directory / f"events.out.tfevents.{now // 10**9}.{now}"))
         self._put(file_version="brain.Event:2")
-        if start > 0:  # hides what is there from step start + 1 on
-            restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._put(step=start + 1, session_log=restart)
+        # Hides what an earlier attempt, also one that saved nothing, wrote of the steps to come.
+        begin = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._put(step=start + 1, session_log=begin)
         self._file.flush()
 
     def write(self, step: int, scalars: dict[str, float], images: dict) -> None:

@@ -2,8 +2,9 @@
 
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SECONDS_PER_DISPATCH = 2.0
@@ -32,12 +33,17 @@ class Pace:
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
+def signals(say: Callable[[str], None]) -> Iterator[list[int]]:
     """Records SIGTERM and SIGINT, for the loop to act on after the steps under way.
 
-    A second one acts at once, as it would have without us.
+    A second one acts at once, as it would have without us. Only the main thread can be told of
+    signals: in another one none is recorded, and `say` is told so.
     """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        say("not in the main thread: a signal saves nothing here, only validations do")
+        yield received
+        return
     before: dict[int, Any] = {}
 
     def record(number: int, frame: Any) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxgen.data.dataset import Dataset
-from jaxgen.errors import Stopped, UserError
+from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.media.kinds import ROOM, save_samples
 from jaxgen.model import Bounds, Model, Samples
 from jaxgen.parallel import inference
@@ -90,7 +89,8 @@ class Trainer:
                 if first < self._total:
                     self._loop(progress, first, runs)
             if not all([c.wait() for c in checkpoints]):
-                raise Stopped("the last checkpoint could not be saved; the earlier ones are", 1)
+                told = checkpoints[0].told()
+                raise Stopped(f"the last checkpoint could not be saved; {told}", 1)
 
     def _begin(self, checkpoints: list[Checkpoints]) -> tuple[Progress, int]:
         """Where training goes on, of all seeds together, and at what step."""
@@ -123,9 +123,9 @@ class Trainer:
             log.say(f"resuming {self.directory} at step {first} of {self._total}")
 
     def _loop(self, progress: Progress, step: int, runs: list[SeedRun]) -> None:
-        meter = Meter(runs, self.run.train.max_skipped)
+        meter = Meter(runs, self.run.train.max_skipped, step)
         key = on_every_device(self.mesh, _joined, [run.keys.train for run in runs])
-        with signals() as received:
+        with signals(runs[0].log.say) as received:
             for level in levels_of(self.run):
                 if step < level.end and not received:
                     progress, step = self._train_level(
@@ -133,8 +133,10 @@ class Trainer:
                     )
             meter.read()
             if received and step < self._total:
-                self._save(progress, step, runs)
                 name = signal.Signals(received[0]).name
+                if not self._save(progress, step, runs, meter):
+                    told = runs[0].checkpoints.told()
+                    raise Stopped(f"{name}: stopped at step {step}, which is not saved; {told}", 1)
                 raise Stopped(
                     f"{name}: stopped and saved at step {step} of {self._total}; "
                     "the same command resumes it",
@@ -171,7 +173,9 @@ class Trainer:
             if step % config.eval_every == 0 or step == self._total:
                 meter.read()
                 validated = [
-                    self._look(level.model, run, of_seed(self.mesh, progress, i), step)
+                    self._look(
+                        level.model, run, of_seed(self.mesh, progress, i), step, meter.notes(i)
+                    )
                     for i, run in enumerate(runs)
                 ]
                 runs[0].log.say(f"step {step}: validation {means(validated)}")
@@ -187,13 +191,16 @@ class Trainer:
     def _number(self, count: int) -> jax.Array:
         return put(self.mesh, WHOLE, np.int32(count))
 
-    def _save(self, progress: Progress, step: int, runs: list[SeedRun]) -> None:
+    def _save(self, progress: Progress, step: int, runs: list[SeedRun], meter: Meter) -> bool:
+        """Saves where the run is stopped; returns whether that is safely on disk."""
         for i, run in enumerate(runs):
-            run.checkpoints.save(step, of_seed(self.mesh, progress, i))
-        for run in runs:
-            run.checkpoints.wait()
+            state = of_seed(self.mesh, progress, i)
+            run.checkpoints.save(step, state, notes=meter.notes(i), planned=False)
+        return all([run.checkpoints.wait() and step in run.checkpoints.steps() for run in runs])
 
-    def _look(self, model: Model, run: SeedRun, progress: Progress, step: int) -> dict[str, float]:
+    def _look(
+        self, model: Model, run: SeedRun, progress: Progress, step: int, notes: dict[str, Any]
+    ) -> dict[str, float]:
         """Validates a seed, draws a picture of its samples, and saves; returns the metrics."""
         state, keys = progress.state, run.keys
         split = self.dataset.splits["validation"]
@@ -207,15 +214,16 @@ class Trainer:
             if self._score is not None:
                 metrics |= self._score(drawn[: self.run.train.samples])
             name = run.directory / "samples" / f"step_{step:07d}"
-            run.log.image(step, "samples", save_samples(name, drawn[:room], model.spec))
+            with run.log.attempt("samples"):
+                run.log.image(step, "samples", save_samples(name, drawn[:room], model.spec))
         run.log.write(step, "validation", metrics)
-        run.checkpoints.save(step, progress, monitor=metrics[model.monitor])
+        run.checkpoints.save(step, progress, metrics[model.monitor], notes=notes)
         return metrics
 
     def _warn(self, where: Path) -> Callable[[str], None]:
         """Prints warnings; with several seeds, under the name of the one they are about."""
         whose = f"{where.name}: " if self.run.train.seeds > 1 else ""
-        return lambda text: print(f"{whose}{text}", file=sys.stderr)
+        return lambda text: warn(f"{whose}{text}")
 
 
 def _joined(keys: list[jax.Array]) -> jax.Array:

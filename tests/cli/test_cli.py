@@ -1,9 +1,12 @@
 """The command line: every command on a trained run, and every mistake told in one message."""
 
+import ast
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxgen.cli import main, parse
+from jaxgen.cli.train import lengthened
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.media.kinds import load_images
@@ -171,11 +175,11 @@ def test_the_same_command_on_a_finished_run_trains_no_more(name, trained, capfd)
 def test_another_configuration_is_refused_and_nothing_is_touched(trained, refused):
     run, command = trained("vae")
     before = tree(run)
-    message = refused(*command, "--vae.latents=5", "--steps=30", "--binarize=static")
+    message = refused(*command, "--vae.latents=5", "--steps=10", "--binarize=static")
     assert f"--run={run}" in message
     for line in (
         "model.latents: 4 -> 5",
-        "train.steps: 20 -> 30",
+        "train.steps: 20 -> 10",
         'data.binarize: "none" -> "static"',
     ):
         assert line in message
@@ -185,6 +189,56 @@ def test_another_configuration_is_refused_and_nothing_is_touched(trained, refuse
     )
     assert 'model_name: "vae" -> "gan"' in message
     assert tree(run) == before
+
+
+def test_more_steps_lengthen_a_run_and_both_are_kept(trained, refused, capfd, tmp_path):
+    run = shutil.copytree(trained("vae").run, tmp_path / "longer")
+    longer = [*trained("vae").command[:-1], f"--run={run}", "--steps=4e1"]
+    before = Path(run, "metrics.jsonl").read_text()
+    capfd.readouterr()
+    main.main(longer)
+    err = capfd.readouterr().err
+    assert "lengthened from 20 to 40 steps; schedules count steps of their own" in err
+    assert "learning rate is 0" not in err and "at step 20 of 40" in err
+    record = json.loads(Path(run, "run.json").read_text())
+    assert record["train"]["steps"] == 40 and record["grown"] == ["train.steps: 20 -> 40"]
+    assert "train.steps: 20 -&gt; 40" in Path(run, "report.html").read_text()
+    assert Path(run, "metrics.jsonl").read_text().startswith(before)
+    assert load_run(run, "latest").step == 40
+    assert "train.steps: 40 -> 20" in refused(*longer[:-1])
+
+
+def test_a_schedule_that_has_ended_is_told():
+    flags = ["--model=vae", "--vae.optimizer.decay_steps=1000", "--steps=3000"]
+    run, _, _ = parse.parse_run(flags, "")
+    told = "with optimizer.decay_steps=1000 the learning rate is 0 from there on"
+    assert told in lengthened(run, 1000)
+    assert "learning rate" not in lengthened(
+        dataclasses.replace(run, train=dataclasses.replace(run.train, steps=1000)), 500
+    )
+
+
+def test_home_is_a_place_for_runs_and_files(trained, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    shutil.copytree(trained("vae").run, home / "run")
+    main.main(["sample", "--run=~/run", "--num=2", "--out=~/x.npz"])
+    main.main(["reconstruct", "--run=~/run", "--count=2", "--out=~/x.png"])
+    main.main(["evaluate", "--run=~/run", "--split=validation", "--k=1"])
+    assert {p.name for p in home.iterdir()} == {"run", "x.npz", "x.png"}
+    assert (home / "run/results_validation_k1.json").exists()
+    flags = trained("vae").command[1:-1]
+    assert parse.parse_run([*flags, "--run=~/new"], "")[1] == home / "new"
+    assert parse.parse_run(flags, "")[1] == Path.cwd() / "runs/vae-digits"
+    assert load_run("~/run").step == load_run(trained("vae").run).step
+    assert tree(".") == {}
+
+
+def test_one_function_makes_paths_of_flags():
+    for file in Path(main.__file__).parent.glob("*.py"):
+        calls = [n.func for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
+        assert "Path" not in map(ast.unparse, calls), file
 
 
 def test_a_run_in_use_is_refused(trained, refused):
@@ -201,9 +255,10 @@ COMMANDS = ["sample", "evaluate", "interpolate", "complete", "reconstruct"]
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_directories_that_are_no_run_are_refused(command, refused, trained):
-    assert "--run=nowhere is not a directory" in refused(command, "--run=nowhere")
+    here = Path.cwd()
+    assert f"--run={here}/nowhere is not a directory" in refused(command, "--run=nowhere")
     Path("empty").mkdir()
-    assert "--run=empty is not a run" in refused(command, "--run=empty")
+    assert f"--run={here}/empty is not a run" in refused(command, "--run=empty")
     Path("half").mkdir()
     text = Path(trained("vae").run, "run.json").read_text()
     Path("half/run.json").write_text(text[: len(text) // 2])
@@ -220,7 +275,7 @@ def test_directories_that_are_no_run_are_refused(command, refused, trained):
 def test_train_refuses_a_folder_of_other_things(refused):
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(b"")
-    assert "--run=photos holds other files (a.png" in refused(
+    assert f"--run={Path.cwd()}/photos holds other files (a.png" in refused(
         "train", "--model=vae", *TINY, "--run=photos"
     )
     assert set(tree(".")) == {"photos", "photos/a.png"}
@@ -301,13 +356,15 @@ def test_sample_mistakes(trained, refused):
     message = refused("sample", f"--run={trained('vae').run}", "--label=3")
     assert "--label=3" in message and "--conditional" in message
     assert tree(".") == {}
-    assert "--out=x.jpg" in refused("sample", run, "--num=1", "--out=x.jpg")
+    assert f"--out={Path.cwd()}/x.jpg" in refused("sample", run, "--num=1", "--out=x.jpg")
     assert "--out=/dev/null/x.png cannot be written" in refused(
         "sample", run, "--num=1", "--out=/dev/null/x.png"
     )
     Path("full").mkdir()
     Path("full/file").write_text("")
-    assert "--out=full is not empty" in refused("sample", run, "--num=1", "--out=full")
+    assert f"--out={Path.cwd()}/full is not empty" in refused(
+        "sample", run, "--num=1", "--out=full"
+    )
     assert set(tree(".")) == {"full", "full/file"}
 
 
@@ -616,7 +673,9 @@ MISTAKES = {
     "width": ("train --model=vae --vae.hidden=-3", "--vae"),
     "filters": ("train --model=gan --gan.filters=0", "--gan"),
     "not writable": ("train --model=vae --run=/dev/null/x", "--run=/dev/null/x cannot be used"),
-    "no steps": ("train --model=vae --steps=0", "--steps must be at least 1"),
+    "steps that are not whole": ("train --model=vae --steps=1.5e0", "--steps"),
+    "steps without end": ("train --model=vae --steps=1e99", "--steps must lie in 1..2^31-1"),
+    "no steps": ("train --model=vae --steps=0", "--steps must lie in 1..2^31-1"),
     "negative seed": ("train --model=vae --seed=-1", "--seed"),
     "described": ("describe vea", "--model=vea is unknown"),
     "nothing described": ("describe", "--model is missing"),
@@ -644,7 +703,7 @@ def test_a_split_is_compressed_and_comes_back_with_its_labels(trained, refused, 
     main.main(["compress", f"--run={run}", "--out=test.jxg"])
     out = " ".join(capfd.readouterr().out.split())
     measured = json.loads(Path(run, "results.json").read_text())["likelihood"]["model"]["nats"]
-    assert out.startswith("447 images written to test.jxg")
+    assert out.startswith(f"447 images written to {Path.cwd()}/test.jxg")
     assert f"{measured:.2f} nats per image and the labels" in out
     assert "of it labels 186 bytes" in out
     size = 447 * (measured / np.log(2) + np.log2(10)) / 8
@@ -711,7 +770,7 @@ def test_train_py_is_jaxgen_train():
         capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 2 and run.stdout == ""
-    assert run.stderr == "error: --steps must be at least 1; got 0\n"
+    assert run.stderr == "error: --steps must lie in 1..2^31-1; got 0\n"
 
 
 def test_damage_is_told_and_the_older_checkpoint_is_used(trained, capfd):

@@ -1,5 +1,10 @@
 """How programs are compiled and kept."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +12,18 @@ import pytest
 from jaxgen.cli import main
 from jaxgen.errors import UserError
 from jaxgen.parallel.compiling import compiler_options, keep_compiled
+
+
+@pytest.mark.parametrize("asked", ["tpu", "abacus"])
+def test_a_platform_that_is_not_there_is_told_with_its_variable(asked, tmp_path):
+    code = "from jaxgen.cli import main; main.main(['sample', '--run=nowhere'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": asked, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+    assert run.stderr.startswith(f"error: JAX_PLATFORMS={asked}: ")
+    assert run.stderr.endswith("; there is cpu: name one of these, or unset it\n")
 
 
 @pytest.fixture

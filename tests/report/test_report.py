@@ -18,6 +18,7 @@ from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.loading import load
 from jaxgen.data.splits import Split
+from jaxgen.errors import UserError
 from jaxgen.evaluation import fitted, scores
 from jaxgen.evaluation.results import final_results
 from jaxgen.evaluation.subject import Subject
@@ -217,13 +218,63 @@ def test_finishing_again_gives_the_same_numbers_and_page(vae, digits, monkeypatc
     assert (directory / "samples" / "final.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_damaged_fits_are_made_again(vae, digits):
-    directory = vae[1]
-    path = directory / "features.npz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    features = fitted.features_of(digits, directory)
-    assert features.examples == 1000 and path.stat().st_size > len(whole) // 2
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def thin(path):
+    """Half of the numbers in every array of numbers; the file itself is sound."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file}
+    np.savez(path, **{n: a[: len(a) // 2] if a.ndim else a for n, a in arrays.items()})
+
+
+def unknown(path):
+    """Arrays of NaN."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file}
+    np.savez(path, **{n: a * np.nan if a.dtype.kind == "f" else a for n, a in arrays.items()})
+
+
+@pytest.mark.parametrize("damage", [half, thin, unknown])
+def test_damaged_fits_are_made_again_and_that_is_told(vae, digits, damage, tmp_path, capfd):
+    x = digits.splits["test"].x
+
+    def embedded():
+        return fitted.features_of(digits, tmp_path).embed(x)
+
+    def baseline():
+        return fitted.baselines_of(digits, tmp_path).nll(x)["mixture"]
+
+    for name, make in (("features.npz", embedded), ("baselines.npz", baseline)):
+        path = tmp_path / name
+        shutil.copy(vae[1] / name, path)
+        before = make()
+        assert capfd.readouterr().err == ""
+        damage(path)
+        np.testing.assert_array_equal(make(), before)
+        err = capfd.readouterr().err
+        assert f"{path} is damaged" in err and "is made again" in err and err.count("\n") == 1
+        np.testing.assert_array_equal(make(), before)
+        assert capfd.readouterr().err == ""
+
+
+def test_odd_files_in_a_run_do_not_stop_its_report(vae, digits, tmp_path):
+    run, directory, _, _ = vae
+    copy = shutil.copytree(directory, tmp_path / directory.name)
+    (copy / "samples" / "step_x.png").write_text("")
+    (copy / "samples" / "step_0000003.png").mkdir()
+    with open(copy / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step": "x", "split": "train"}\n' + b"[" * 100_000 + b"\n")
+    finish.finish(run, digits, copy, lambda line: None, commands)
+    before, after = (Page((d / "report.html").read_text()) for d in (directory, copy))
+    assert after.tags == before.tags and after.text == before.text.replace(
+        str(directory), str(copy)
+    )
+    (copy / "results.json").unlink()
+    (copy / "results.json").mkdir()
+    with pytest.raises(UserError, match="--run=.*results.json"):
+        finish.finish(run, digits, copy, lambda line: None, commands)
 
 
 def test_numbers_come_from_the_best_checkpoint(vae, digits, tmp_path):

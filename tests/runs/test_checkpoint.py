@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxgen.errors import UserError
+from jaxgen.runs import kept
 from jaxgen.runs.checkpoint import Checkpoints, NoCheckpoint
 from jaxgen.runs.digest import digest, leaf_table
 
@@ -139,6 +140,46 @@ def test_keeps_the_latest_two_and_the_best_also_when_reopened(open_):
     save_all(checkpoints, {8: 0.05})
     assert (checkpoints.steps(), checkpoints.best()) == ([7, 8], 8)
     assert entries(checkpoints.directory) == {"7", "8"}
+
+
+def test_a_stop_costs_no_planned_checkpoint_its_place(open_):
+    """What is kept is what a run that was never stopped keeps, and where it is stopped last."""
+    checkpoints = open_()
+    save_all(checkpoints, {10: 0.1, 20: 0.3, 30: 0.2})
+    for stop in (33, 37):
+        assert checkpoints.save(stop, make_state(stop), planned=False) and checkpoints.wait()
+        assert checkpoints.steps() == [10, 20, 30, stop]
+        checkpoints = open_()
+        assert checkpoints.restore(make_state())[1] == stop
+    save_all(checkpoints, {40: 0.2})
+    assert checkpoints.steps() == [10, 30, 40]
+    assert entries(checkpoints.directory) == {"10", "30", "40"}
+
+
+def test_notes_come_back_with_their_step(open_):
+    checkpoints = open_()
+    notes = {"sums": {"loss": [0.1 + 0.2, 3]}, "skipped": 0}
+    checkpoints.save(1, make_state(1), notes=notes)
+    checkpoints.save(2, make_state(2))
+    checkpoints = open_()
+    assert checkpoints.notes(1) == notes and checkpoints.notes(2) is None
+
+
+def test_a_kill_before_the_clearing_up(open_, monkeypatch):
+    checkpoints = open_()
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "LATEST", 9)  # nothing is removed
+        save_all(checkpoints, {1: 0.1, 2: 0.4, 3: 0.3, 4: 0.2})
+    assert open_(read_only=True).steps() == [1, 2, 3, 4]
+    assert open_().steps() == [1, 3, 4]
+    assert entries(checkpoints.directory) == {"1", "3", "4"}
+
+
+def test_what_is_kept_is_told_in_words(open_):
+    checkpoints = open_()
+    assert checkpoints.told() == f"no checkpoint was saved in {checkpoints.directory}"
+    checkpoints.save(5, make_state(5))
+    assert "of step 5, is kept in" in checkpoints.told()
 
 
 def test_a_step_is_not_saved_twice_nor_below_the_latest(open_, said):

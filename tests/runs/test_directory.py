@@ -1,5 +1,6 @@
 """The run directory: one owner at a time, one configuration, and nobody else's files."""
 
+import contextlib
 import json
 import os
 import signal
@@ -46,7 +47,7 @@ def test_lock_names_its_holder_and_dies_with_it(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     with lock(tmp_path / "run"):
-        assert f"pid {os.getpid()}" in (tmp_path / "run" / ".lock").read_text()
+        assert f"pid {os.getpid()}" in (tmp_path / "run" / ".holder").read_text()
         with pytest.raises(UserError, match="in use"):
             with lock(tmp_path / "run"):
                 pass
@@ -57,18 +58,18 @@ def test_lock_names_its_holder_and_dies_with_it(tmp_path, holder):
 def test_claim_makes_then_resumes(tmp_path):
     run = tmp_path / "a" / "run"
     with lock(run):
-        assert claim(run, RECORD) is False
-        assert claim(run, RECORD) is True
+        assert claim(run, RECORD) is None
+        assert claim(run, RECORD) == read_run(run)
     assert read_run(run) == json.loads(json.dumps(RECORD))
-    assert {p.name for p in run.iterdir()} == {".lock", "run.json"}
+    assert {p.name for p in run.iterdir()} == {".lock", ".holder", "run.json"}
 
 
 def test_claim_survives_a_first_attempt_killed_before_run_json(tmp_path):
     with lock(tmp_path / "run"):
         (tmp_path / "run" / ".run.json.partial").write_text('{"form')
     with lock(tmp_path / "run"):
-        assert claim(tmp_path / "run", RECORD) is False
-        assert claim(tmp_path / "run", RECORD) is True
+        assert claim(tmp_path / "run", RECORD) is None
+        assert claim(tmp_path / "run", RECORD) is not None
 
 
 def test_claim_refuses_another_configuration_and_changes_nothing(tmp_path):
@@ -99,13 +100,46 @@ def test_claim_ignores_what_may_change_and_keeps_it_current(tmp_path):
         claim(tmp_path, more, ignore=("environment", "train.steps"))
 
 
+def steps(number):
+    return {**RECORD, "train": {"steps": number}, "environment": number}
+
+
+def test_a_number_grows_and_both_are_kept(tmp_path):
+    grows = ("train.steps",)
+    claim(tmp_path, steps(10), grows=grows)
+    for more, before in ((20, 10), (20, 20), (40, 20)):
+        assert claim(tmp_path, steps(more), grows=grows)["train"]["steps"] == before
+    lines = ["train.steps: 10 -> 20", "train.steps: 20 -> 40"]
+    assert read_run(tmp_path) == json.loads(json.dumps({**steps(40), "grown": lines}))
+    claim(tmp_path, {**steps(40), "environment": "new"}, grows=grows)
+    assert read_run(tmp_path)["grown"] == lines
+    before = contents(tmp_path)
+    other = {**steps(50), "model": {}}
+    for wrong in (steps(20), steps(41.5), steps(True), other):
+        with pytest.raises(UserError) as refused:
+            claim(tmp_path, wrong, grows=grows)
+    assert "train.steps" not in str(refused.value)
+    with pytest.raises(UserError, match="train.steps: 40 -> 50"):
+        claim(tmp_path, steps(50))
+    assert contents(tmp_path) == before
+
+
+def test_folders_for_files_are_named_before_anything_is_done(tmp_path):
+    claim(tmp_path, RECORD)
+    (tmp_path / "results.json").mkdir()
+    (tmp_path / "samples").write_text("")
+    before = contents(tmp_path)
+    told = "results.json is a folder, and has to be a file; samples is a file, and has to be a"
+    with pytest.raises(UserError, match=told):
+        claim(tmp_path, RECORD)
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("use", [lambda p: claim(p, RECORD), lambda p: lock(p)])
 def test_foreign_directories_and_files_are_refused_untouched(tmp_path, use):
     def attempt(path):
-        held = use(path)
-        if held is not True and held is not False:
-            with held:
-                pass
+        with use(path) or contextlib.nullcontext():
+            pass
 
     (tmp_path / "thesis.tex").write_text("years of work")
     before = contents(tmp_path)
@@ -143,6 +177,7 @@ def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
         ),
         ("{}", "has format None"),
         ("[]", "has format None"),
+        ("[" * 100_000, "damaged or half written .it is nested too deeply"),
     ],
 )
 def test_read_run_says_what_is_wrong(tmp_path, text, message):

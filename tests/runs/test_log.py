@@ -2,11 +2,11 @@
 
 import io
 import json
-import struct
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from events import events, shown
 from PIL import Image
 
 from jaxgen.errors import UserError
@@ -18,18 +18,6 @@ from jaxgen.spec import DataSpec
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-def events(run):
-    """Every event in the run's TensorBoard files, in the order of their names."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    for path in sorted((run / "tensorboard").iterdir()):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            (size,) = struct.unpack("Q", data[at : at + 8])
-            yield Event.FromString(data[at + 12 : at + 12 + size])
-            at += 12 + size + 4
 
 
 def test_rows_are_strict_json(tmp_path):
@@ -61,9 +49,50 @@ def test_resume_drops_later_rows_and_a_torn_line(tmp_path):
     assert [row["step"] for row in map(json.loads, path.read_text().splitlines())] == [10, 20, 25]
 
     purges = [e.step for e in events(tmp_path) if e.HasField("session_log")]
-    assert purges == [21]
+    assert purges == [1, 21]
     scalars = [(e.step, v.tag) for e in events(tmp_path) for v in e.summary.value]
     assert scalars == [(step, "train/loss") for step in (10, 20, 30, 25)]
+    assert [point[:2] for point in shown(tmp_path)] == [(s, "train/loss") for s in (10, 20, 25)]
+
+
+def test_an_attempt_that_saved_nothing_leaves_nothing_to_see(tmp_path):
+    """Not even where there was no step to resume from."""
+    for loss in (0.5, 0.25):
+        with Log(tmp_path, 40, stream=io.StringIO()) as log:
+            log.write(10, "train", {"loss": loss})
+    assert shown(tmp_path) == [(10, "train/loss", 0.25)]
+    assert [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0.25]
+
+
+@pytest.mark.parametrize("line", [
+    b'{"step": "x", "split": "train", "loss": 1.0}',
+    b'{"step": 20, "split": ["train"], "loss": 1.0}',
+    b'{"step": true, "split": "train"}',
+    b'{"step": 20, "loss": 1.0}',
+    b'{"step": 20, "split": "train", "loss": "low"}',
+    b'{"step": 20, "split": "train", "loss": 1' + b"0" * 400 + b"}",
+    b"[" * 100_000,
+    b"[]", b"7", b"\xff", b"loss: 1.0",
+])  # fmt: skip
+def test_damaged_rows_are_left_out_and_counted(tmp_path, line):
+    good = [b'{"step": %d, "split": "train", "loss": 1.0}' % step for step in (10, 30)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([good[0], line, good[1], b'{"torn": ']))
+    assert [row["step"] for row in read_metrics(path)] == [10, 30]
+    stream = io.StringIO()
+    with Log(tmp_path, 40, start=30, tensorboard=False, stream=stream):
+        pass
+    assert path.read_bytes() == b"\n".join([*good, b""])
+    assert stream.getvalue() == f"warning: lines of {path} that are damaged, and left out: 1\n"
+
+
+def test_what_cannot_be_written_ends_nothing(tmp_path):
+    stream = io.StringIO()
+    with Log(tmp_path, 40, tensorboard=False, stream=stream) as log:
+        for _ in range(2):
+            with log.attempt("samples"):
+                raise OSError(28, "No space left on device")
+    assert stream.getvalue().count("samples cannot be written") == 1
 
 
 def test_images_reach_tensorboard(tmp_path):

@@ -26,12 +26,53 @@ def test_specs_come_back(spec):
 def test_runs_come_back(name):
     chosen = preset(name)
     run = Run(name, chosen.tiny, DataConfig(data_dir=None), chosen.train)
-    record = {"model_name": name, "model": to_dict(run.model), "data": to_dict(run.data),
-              "train": to_dict(run.train)}  # fmt: skip
+    record = {
+        "model_name": name,
+        "model": to_dict(run.model),
+        "data": to_dict(run.data),
+        "train": to_dict(run.train),
+        "dataset": dict.fromkeys(("fingerprint", "protocol"), ""),
+    }
     assert run_of(json.loads(json.dumps(record)), lambda n: type(preset(n).model)) == run
+    for dataset in ({}, [], {"fingerprint": 7}):
+        with pytest.raises(UserError, match="run.json"):
+            run_of({**record, "dataset": dataset}, lambda n: type(preset(n).model))
     del record["train"]
     with pytest.raises(UserError, match="incomplete"):
         run_of(record, lambda n: type(preset(n).model))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "wanted"),
+    [
+        ("pixelcnn", "sampler", "x", "one of "),
+        ("pixelcnn", "sampler", ["cached"], "one of "),
+        ("vae", "precision", "x", "one of float32, bfloat16"),
+        ("vae", "precision", None, "one of float32, bfloat16"),
+        ("vae", "latents", "8", "a whole number"),
+        ("vae", "latents", 8.5, "a whole number"),
+        ("vae", "latents", True, "a whole number"),
+        ("vae", "beta", "1", "a number"),
+        ("vae", "hidden", 8, "a list"),
+        ("vae", "hidden", [8, "x"], "a whole number"),
+        ("vae", "optimizer", [], "an object"),
+        ("vae", "spec", None, "an object"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(name, field, value, wanted):
+    """In the model as in what it holds."""
+    model = preset(name).tiny
+    with pytest.raises(UserError, match=f"run.json: `{field}` is .* and must be {wanted}"):
+        from_dict(type(model), {**json.loads(json.dumps(to_dict(model))), field: value})
+    values = {**to_dict(model.optimizer), "name": "x"}
+    with pytest.raises(UserError, match='run.json: `name` is "x", and must be one of adam, sgd'):
+        from_dict(type(model.optimizer), values)
+
+
+def test_a_whole_number_is_a_number():
+    vae = preset("vae").tiny
+    values = {**json.loads(json.dumps(to_dict(vae))), "beta": 1}
+    assert from_dict(type(vae), values) == vae
 
 
 def test_a_field_of_another_version_is_named():

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from events import shown
 
 from jaxgen.cli import main, parse
 from jaxgen.data.config import DataConfig
@@ -209,12 +211,96 @@ def test_resumed_is_never_stopped_bit_for_bit(name, whole, tmp_path, stop_at, ca
     unlike = [jax.tree_util.keystr(p) for p in still]
     assert [n for n in unlike if "label" not in n] == []
 
-    ours = [row for row in rows(tmp_path) if row["split"] == "validation"]
-    assert ours == rows(whole(name), "validation")
-    train_steps = [(s, "train") for s in (5, 10, 15, 20)]
-    assert sorted(places(tmp_path)) == sorted(
-        [*train_steps, (10, "validation"), (20, "validation")]
-    )
+    same_to_see(tmp_path, whole(name))
+
+
+def same_to_see(directory: Path, whole: Path) -> None:
+    """The rows, the kept checkpoints, the pictures, and what TensorBoard shows."""
+    assert rows(directory) == rows(whole)
+    assert shown(directory) == shown(whole)
+    for folder in ("checkpoints", "samples"):
+        assert sorted(os.listdir(directory / folder)) == sorted(os.listdir(whole / folder))
+    for picture in (whole / "samples").iterdir():
+        assert (directory / "samples" / picture.name).read_bytes() == picture.read_bytes()
+
+
+def test_many_stops_leave_no_trace(tmp_path, stop_at):
+    """Within intervals, with steps that are skipped; the sums are those of single steps."""
+    model = Toy(DIGITS.spec, bad_metric=(8, 13))
+    config = dataclasses.replace(CONFIG, eval_every=4)
+    train(tmp_path / "whole", model, config=config)
+    for step in (1, 3, 7, 8, 13, 14, 19):
+        with stop_at(step), pytest.raises(Stopped, match=f"saved at step {step} of 20"):
+            train(tmp_path / "stops", model, config=config)
+    train(tmp_path / "stops", model, config=config)
+    same_to_see(tmp_path / "stops", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [10, 20])
+def test_killed_in_a_save_nothing_is_seen_twice(at, whole, tmp_path, monkeypatch):
+    """Also in the very first one, where there is nothing to resume from."""
+    plain = checkpoint.Checkpoints.save
+
+    def save(self, step, *args, **kwargs):
+        if step == at:
+            raise KeyboardInterrupt  # stands for a kill: nothing handles it here
+        return plain(self, step, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint.Checkpoints, "save", save)
+        train(tmp_path, *FAMILIES["vae"])
+    assert (at, "validation") in places(tmp_path)
+    train(tmp_path, *FAMILIES["vae"])
+    same_to_see(tmp_path, whole("vae"))
+
+
+def test_lengthened_is_never_stopped(whole, tmp_path):
+    model, dataset = FAMILIES["vae"]
+    train(tmp_path, model, dataset, dataclasses.replace(CONFIG, steps=10))
+    train(tmp_path, model, dataset)
+    same_to_see(tmp_path, whole("vae"))
+
+
+def test_another_thread_trains_without_handlers(tmp_path, capfd):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    model, failed = Toy(DIGITS.spec), []
+
+    def work():
+        try:
+            train(tmp_path / "thread", model)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert failed == [] and "not in the main thread" in capfd.readouterr().err
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    train(tmp_path / "main", model)
+    assert "thread" not in capfd.readouterr().err
+    same_to_see(tmp_path / "thread", tmp_path / "main")
+
+
+def test_a_stop_that_cannot_be_saved_says_so(tmp_path, stop_at, monkeypatch):
+    plain = checkpoint.digest
+
+    def full(progress):
+        if int(progress.step) == 13:
+            raise OSError(28, "No space left on device")
+        return plain(progress)
+
+    monkeypatch.setattr(checkpoint, "digest", full)
+    told = "stopped at step 13, which is not saved; the last good checkpoint, of step 10"
+    with stop_at(13), pytest.raises(Stopped, match=told) as stopped:
+        train(tmp_path, Toy(DIGITS.spec))
+    assert stopped.value.code == 1
+
+
+def test_samples_that_cannot_be_written_do_not_end_the_run(whole, tmp_path, capfd):
+    (tmp_path / "samples").write_text("")
+    train(tmp_path, *FAMILIES["vae"])
+    assert "samples cannot be written" in capfd.readouterr().err
+    assert rows(tmp_path) == rows(whole("vae"))
 
 
 def test_interrupted_twice_and_by_the_keyboard(tmp_path, stop_at):
@@ -230,7 +316,7 @@ def test_interrupted_twice_and_by_the_keyboard(tmp_path, stop_at):
     train(tmp_path / "a", model)
     train(tmp_path / "b", model)
     assert last_digest(tmp_path / "a", model) == last_digest(tmp_path / "b", model)
-    assert rows(tmp_path / "a", "validation") == rows(tmp_path / "b", "validation")
+    same_to_see(tmp_path / "a", tmp_path / "b")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # put back
 
 
@@ -390,6 +476,12 @@ def test_divergence_stops_the_run(kind, told, seconds, tmp_path, monkeypatch):
     assert saved(tmp_path, model)[1] == 10
 
 
+def test_divergence_before_the_first_checkpoint_promises_none(tmp_path):
+    model = Toy(DIGITS.spec, bad_metric=tuple(range(1, 21)))
+    with pytest.raises(Stopped, match=f"no checkpoint was saved in {tmp_path}"):
+        train(tmp_path, model, config=dataclasses.replace(CONFIG, max_skipped=4))
+
+
 def test_skipped_in_a_row_is_counted_across_dispatches_and_resumes(tmp_path, stop_at):
     model = Toy(DIGITS.spec, bad_metric=(9, 10, 11, 12, 14, 15, 16))
     config = dataclasses.replace(CONFIG, max_skipped=5)
@@ -494,13 +586,13 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path, monkeypatch, c
     assert not Path("killed/checkpoints/300").exists() and not Path("killed/results.json").exists()
 
     main.main(["train", *flags, "--run=killed"])
-    assert "resuming killed at step" in capfd.readouterr().err
+    assert f"resuming {tmp_path}/killed at step" in capfd.readouterr().err
     run, directory, dataset = parse.parse_run([*flags, "--run=whole"], "train.py")
     directory.mkdir()
     Trainer(run, dataset, directory, None).train()
     assert last_digest(Path("killed"), run.model) == last_digest(directory, run.model)
-    assert places(Path("killed")) == places(directory)
-    assert rows(Path("killed"), "validation") == rows(directory, "validation")
+    Path("killed/samples/final.png").unlink()  # which the report of the finished run made
+    same_to_see(Path("killed"), directory)
     results = json.loads(Path("killed/results.json").read_text())
     assert results["step"] == saved(directory, run.model, "best")[1]
 
@@ -544,8 +636,8 @@ def test_the_loop_transfers_nothing_implicitly(resident, tmp_path, monkeypatch):
     signals = pace.signals
 
     @contextlib.contextmanager
-    def guarded():  # what signals is around, is the loop
-        with signals() as received, jax.transfer_guard("disallow"):
+    def guarded(say):  # what signals is around, is the loop
+        with signals(say) as received, jax.transfer_guard("disallow"):
             yield received
 
     monkeypatch.setattr(trainer, "signals", guarded)
