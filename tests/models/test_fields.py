@@ -12,6 +12,7 @@ from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.models.autoregressive.pixelcnnpp import PixelCNNPP
+from jaxgen.models.latent.autoencoder import Autoencoder
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
@@ -20,6 +21,9 @@ from jaxgen.spec import DataSpec
 SPEC, BINARY, POINTS = DataSpec(8, 8, 1, 5), DataSpec(8, 8, 1, 2), DataSpec(1, 1, 2, 0)
 
 IDLE = [
+    (Autoencoder, SPEC, {"filters": 8}, {"architecture": "conv"}),
+    (Autoencoder, SPEC, {"hidden": (8,)}, {"architecture": "linear"}),
+    (Autoencoder, SPEC, {"activation": "elu"}, {"architecture": "linear"}),
     (VAE, SPEC, {"filters": 8}, {"architecture": "conv"}),
     (VAE, SPEC, {"upsample": "transpose"}, {"architecture": "conv"}),
     (VAE, SPEC, {"warmup": 9}, {"beta": 0.0}),

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
+from jaxgen.fields import Only, refuse_idle
 from jaxgen.model import Batch, Embeds, Encodes, Metric, Metrics, Model, labels_or_all
 from jaxgen.models.latent.inspection import without_label
 from jaxgen.nn.encoders import Decoder, Encoder
@@ -45,6 +46,9 @@ class AutoencoderNet(nn.Module, kw_only=True):
         return self.decode(self.encode(x, label), label)
 
 
+_LAYERS = Only("without `architecture`=mlp or conv", lambda model: model.architecture != "linear")
+
+
 @dataclass(frozen=True)
 class Autoencoder(Model[NetState], Encodes, Embeds):
     """The code of few numbers from which data is decoded with the least squared error. It has no
@@ -75,8 +79,13 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
     optimizer: Optimizer = Optimizer()
     """How the network is trained; encoder and decoder share one loss."""
 
-    metrics: ClassVar = {"error": Metric("squared error", "per image", "lower")}
-    monitor: ClassVar = "error"
+    metrics: ClassVar = {"squared_error": Metric("squared error", "per image", "lower")}
+    monitor: ClassVar = "squared_error"
+    only: ClassVar = {
+        "filters": Only("without `architecture`=conv", lambda model: model.convolutional),
+        "hidden": _LAYERS,
+        "activation": _LAYERS,
+    }
 
     def __post_init__(self) -> None:
         if min((self.latents, self.filters, *self.hidden)) < 1:
@@ -87,6 +96,7 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
         if self.accumulate < 1:
             raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        refuse_idle(self)
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -140,7 +150,7 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
             added = normal_like(jax.random.clone(key), batch["index"], self.spec.shape)
             noise = self.noise * added if self.noise else 0.0
             error = self._error(variables, batch, noise, self.precision).mean()
-            return error, ({"error": error}, {})
+            return error, ({"squared_error": error}, {})
 
         settings = self.optimizer, self.ema, state
         return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
@@ -150,7 +160,7 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
     ) -> dict[str, Float[Array, " b"]]:
         """The squared error between data and what is decoded, floats in [-1, 1], summed over
         sub-pixels; nothing is added to the data."""
-        return {"error": self._error(state.ema, batch)}
+        return {"squared_error": self._error(state.ema, batch)}
 
     def encode(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Float[Array, "b z"]:
         return self._encoded(state, batch)

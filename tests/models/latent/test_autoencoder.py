@@ -41,7 +41,7 @@ def test_linear_is_pca(linear):
     x = np.asarray(model.spec.to_float(batch["x"])).reshape(len(batch["x"]), -1)
     pca = PCA(LATENTS).fit(x)
     best = ((pca.inverse_transform(pca.transform(x)) - x) ** 2).sum(1).mean()
-    error = float(model.eval_step(jax.random.key(0), state, batch)["error"].mean())
+    error = float(model.eval_step(jax.random.key(0), state, batch)["squared_error"].mean())
     assert best <= error * (1 + 1e-6) and error < best * (1 + 1e-3)
     # Beyond the subspace of PCA lies less than a thousandth of every direction of the decoder's.
     decode = lambda z: model.decode(None, state, z)[:, :, :, 0].reshape(len(z), -1)  # noqa: E731
@@ -56,7 +56,9 @@ def test_codes_decode_to_what_was_scored(linear):
     key = jax.random.key(0)
     decoded = model.decode(key, state, model.encode(key, state, batch))
     error = ((decoded - model.spec.to_float(batch["x"])) ** 2).sum((1, 2, 3))
-    np.testing.assert_allclose(error, model.eval_step(key, state, batch)["error"], rtol=1e-5)
+    np.testing.assert_allclose(
+        error, model.eval_step(key, state, batch)["squared_error"], rtol=1e-5
+    )
     np.testing.assert_array_equal(model.embed(state, batch), model.encode(key, state, batch))
 
 
@@ -75,10 +77,10 @@ def test_denoising_decodes_the_clean_data_from_noisy(random_state):
     for model, given in ((plain, floats), (noisy, floats + 0.7 * noise)):
         decoded = apply(state.net.variables, given)
         expected = ((decoded - floats) ** 2).sum((1, 2, 3)).mean()
-        measured = jax.jit(model.train_step)(key, state, batch, 0)[1]["error"]
+        measured = jax.jit(model.train_step)(key, state, batch, 0)[1]["squared_error"]
         np.testing.assert_allclose(measured, expected, rtol=1e-5)
     clean = ((apply(state.ema, floats) - floats) ** 2).sum((1, 2, 3))
-    evaluated = noisy.eval_step(key, state, batch)["error"]
+    evaluated = noisy.eval_step(key, state, batch)["squared_error"]
     np.testing.assert_allclose(evaluated, clean, rtol=1e-5)
 
 
