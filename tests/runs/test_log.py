@@ -230,7 +230,7 @@ def test_load_images_converts_and_refuses(tmp_path):
     data = (tmp_path / "grey.png").read_bytes()
     for name, damaged in {"text.png": b"hello", "cut.png": data[: len(data) // 2]}.items():
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(UserError, match=f"{name} cannot be read as an image"):
+        with pytest.raises(UserError, match=f"{name} is not a readable image"):
             kinds.load_images([tmp_path / name], spec)
     Image.fromarray(np.zeros((4, 6), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(UserError, match="deep.png has pixels of mode I;16"):
