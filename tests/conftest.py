@@ -39,6 +39,23 @@ def compiled_quickly(request):
         yield
 
 
+@pytest.fixture
+def fusion_emitters(monkeypatch):
+    """With them, for one test of another module, whose programs then round alike."""
+    monkeypatch.setattr(compiler, "get_compile_options", PLAIN)
+
+
+@pytest.fixture
+def compiled_in_full(fusion_emitters):
+    """As users have it, for one test of another module."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+PLAIN = compiler.get_compile_options
+
+
 @contextlib.contextmanager
 def quickly():
     """Compiles without most optimizations, and without XLA's fusion emitters where this version has
@@ -46,11 +63,10 @@ def quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         if without := _emitters_off():
-            plain = compiler.get_compile_options  # no public setting is of every program
-
+            # No public setting is of every program.
             def options(*args, env_options_overrides=None, **kwargs):
                 overrides = {**(env_options_overrides or {}), **without}
-                return plain(*args, env_options_overrides=overrides, **kwargs)
+                return PLAIN(*args, env_options_overrides=overrides, **kwargs)
 
             patch.setattr(compiler, "get_compile_options", options)
         yield
@@ -66,6 +82,13 @@ def _emitters_off():
     except jax.errors.JaxRuntimeError:
         return {}
     return option
+
+
+@pytest.fixture
+def quick_environment():
+    """Environment variables with which another process compiles to the same bits as `quickly`."""
+    flags = [f"--{name}={str(value).lower()}" for name, value in _emitters_off().items()]
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": " ".join(flags)}
 
 
 @pytest.fixture

@@ -70,5 +70,5 @@ def _gradients(loss: Loss, variables: Variables, batch: Batch, parts: int) -> An
 
     if parts == 1:
         return one(batch)
-    size = len(batch["index"]) // parts
+    size = len(next(iter(batch.values()))) // parts
     return microbatch(one, 0, size, AccumulationType.MEAN)(batch)

@@ -30,6 +30,7 @@ def check(out: Path, done: subprocess.CompletedProcess) -> dict:
     return result["items"]
 
 
+@pytest.mark.slow
 def test_some_items_run_and_others_are_added(tmp_path):
     out = tmp_path / "accelerator.json"
     for only in (["right.causality", "fast.rates"], ["fast.rates", "numbers.vae-static"]):
@@ -96,6 +97,7 @@ def test_data_travel_whole(tmp_path):
         np.testing.assert_array_equal(after.splits[name].x, split.x)
 
 
+@pytest.mark.slow
 def test_trains_without_what_such_a_machine_lacks(tmp_path):
     """The trainer and the run's own items, with those packages refused; the log says once that
     TensorBoard is left out."""

@@ -47,6 +47,7 @@ def check(name: str, out: Path, printed: str) -> dict:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_benchmark_runs(name: str, tmp_path: Path) -> None:
     printed = bench(

@@ -65,10 +65,8 @@ def test_pictures_come_back_as_the_same_files(run_command, pictures, case, capfd
     data = Path("to/five.jxg").read_bytes()
     assert data == codec.compress(model, state, images)
     told = " ".join(capfd.readouterr().out.split())
-    assert (
-        f"5 images written to to/five.jxg, decoded again and found the same file {len(data)}"
-        in told
-    )
+    said = "decoded again and found the same file"
+    assert f"5 images written to {Path.cwd()}/to/five.jxg, {said} {len(data)}" in told
     ideal = nll_in_bytes(model, state, images)
     nats = ideal * 8 * math.log(2) / 5
     assert f"NLL {ideal:.0f} bytes {ideal / 40:.4f} bits/dim {nats:.2f} nats per image" in told
@@ -91,7 +89,7 @@ def test_what_does_not_come_back_is_not_written(run_command, pictures, monkeypat
     assert stopped.value.code == 2 and not Path("x.jxg").exists()
     assert "does not decode to the images" in capfd.readouterr().err
     run_command("compress", "--out=x.jxg", "--no_verify", "--images", *pictures)
-    assert "5 images written to x.jxg, not verified" in capfd.readouterr().out
+    assert f"5 images written to {Path.cwd()}/x.jxg, not verified" in capfd.readouterr().out
 
 
 def test_a_density_that_leaves_nothing_to_tell_has_a_size(
@@ -119,9 +117,9 @@ def test_mistakes_are_told_and_nothing_is_overwritten(run_command, pictures, cap
     assert not Path("x.jxg").exists()
     run_command("compress", "--out=x.jxg", "--images", *pictures)
     old = Path("x.jxg").read_bytes()
-    assert "--out=x.jxg exists" in refused("compress", "--out=x.jxg", "--images", pictures[0])
+    assert "/x.jxg exists" in refused("compress", "--out=x.jxg", "--images", pictures[0])
     assert Path("x.jxg").read_bytes() == old
-    assert "--out=given exists" in refused("decompress", "--file=x.jxg", "--out=given")
+    assert "/given exists" in refused("decompress", "--file=x.jxg", "--out=given")
     assert "ends in .png or .npz" in refused("decompress", "--file=x.jxg", "--out=x.gif")
     assert "--file=none cannot be read" in refused("decompress", "--file=none")
     Path("half.jxg").write_bytes(old[:100])

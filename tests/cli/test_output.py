@@ -28,7 +28,7 @@ def saved(spec, *names, model=None):
     """A run whose classes have these names."""
     return SimpleNamespace(
         model=model or SimpleNamespace(spec=spec),
-        run=SimpleNamespace(name="toy"),
+        run=SimpleNamespace(name="toy", data=DataConfig()),
         state={},
         step=3,
         record={"dataset": {"class_names": list(names)}},
@@ -183,17 +183,17 @@ def test_where_nothing_can_be_written_is_told_first(tmp_path, monkeypatch):
     Path("folder.png").mkdir()
     Path("file").write_text("")
     for out, told in {
-        "full": "--out=full is not empty; choose a new name",
-        "file": "--out=file is a file",
-        "folder.png": "--out=folder.png is a folder",
-        "file/x.png": "--out=file/x.png cannot be written",
+        "full": "/full is not empty; choose a new name",
+        "file": "/file is a file",
+        "folder.png": "/folder.png is a folder",
+        "file/x.png": "/file/x.png cannot be written",
         "/dev/null/x": "--out=/dev/null/x cannot be written",
         "x.jpg": r"ends in \.png or \.npz, or a folder",
     }.items():
         with pytest.raises(UserError, match=told):
             images_path(out, GREY)
-    assert images_path("new/x.npz", GREY) == Path("new/x.npz") and not Path("new").exists()
-    assert images_path("full/inner", GREY) == Path("full/inner")
+    assert images_path("new/x.npz", GREY) == Path.cwd() / "new/x.npz" and not Path("new").exists()
+    assert images_path("full/inner", GREY) == Path.cwd() / "full/inner"
     with pytest.raises(UserError, match=r"ends in \.png$"):
         grid_path("x", GREY)
     write_images(Path("new/deep"), drawn(GREY, 2), None, saved(GREY, *"012"))

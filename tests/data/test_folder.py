@@ -64,7 +64,7 @@ def test_binary_images_have_two_levels(tmp_path, white):
 def test_fits(tmp_path):
     image = np.repeat(np.arange(4, dtype=np.uint8)[:, None] * 50, 8, 1)
     image[:, :2], image[:, 6:] = 255, 255  # white margins left and right of a 4x4 ramp
-    root = write_folder(tmp_path / "in", [image] * 3, ["a.png", "b.png", "c.png"])
+    root = write_folder(tmp_path / "in", [image] * 4, ["a.png", "b.png", "c.png", "d.png"])
 
     def fitted(size, fit):
         return load(folder_config(root, size=size, fit=fit)).splits["train"].x[0, ..., 0]

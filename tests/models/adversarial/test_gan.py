@@ -386,7 +386,7 @@ def test_dirac_gan(updates):
 
 
 @pytest.mark.parametrize("shift, scale", [(1.0, 1.5), (-1.0, 1.0)], ids=["apart", "equal"])
-def test_discriminator_learns_the_density_ratio(shift, scale):
+def test_discriminator_learns_the_density_ratio(shift, scale, compiled_in_full):
     """Goodfellow et al. 2014, proposition 1 and theorem 1, by the model's own train step."""
     steps, size = 2500, 512
     adam = Optimizer("adam", 3e-3, decay_steps=steps)

@@ -141,8 +141,8 @@ def test_learns_the_digits():
 def test_likelihood_follows_the_levels_and_the_flag():
     grey = DataSpec(8, 8, 1, 17)
     assert _model(grey).likelihood == LogisticMixture(17, 3)
-    assert _model(grey, output="categorical").likelihood == Categorical(17)
-    assert _model(DataSpec(8, 8, 1, 2)).likelihood == Bernoulli()
+    assert PixelCNNPP(grey, output="categorical").likelihood == Categorical(17)
+    assert PixelCNNPP(DataSpec(8, 8, 1, 2)).likelihood == Bernoulli()
 
 
 @pytest.mark.parametrize("field", ["features", "blocks", "scales", "components"])

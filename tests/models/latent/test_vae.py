@@ -433,7 +433,8 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_any_shape_of_x(name, random_state):
     spec, architecture = SHAPES[name]
-    fields = {"architecture": architecture, "filters": 2, "activation": "elu"}
+    filters = {"filters": 2} if architecture == "conv" else {}
+    fields = {"architecture": architecture, "activation": "elu", **filters}
     model = _model(spec, **fields, latents=2, optimizer=Optimizer("sgd", 1e-4, 0.0))
     x = np.random.default_rng(0).uniform(-1, 1, (4, *spec.shape))
     batch = {"x": spec.from_float(jnp.asarray(x, jnp.float32)), "index": jnp.arange(4)}
