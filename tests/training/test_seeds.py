@@ -210,6 +210,7 @@ def test_each_seed_is_its_lone_run(name, whole, tmp_path):
     assert len(set(digests(whole(name), model))) == len(SEEDS)
 
 
+@pytest.mark.slow
 def test_streamed_batches_are_the_resident_ones(tmp_path, monkeypatch, fusion_emitters):
     """With labels, and binarization that is drawn anew in every epoch."""
     model, dataset = FAMILIES["vae"]

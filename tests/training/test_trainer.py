@@ -345,7 +345,7 @@ def test_the_seed_names_the_run(name, whole, tmp_path):
     assert last_digest(tmp_path / "other", model) != last_digest(whole(name), model)
 
 
-@pytest.mark.parametrize("name", ["vae", "gan"])
+@pytest.mark.parametrize("name", ["vae", pytest.param("gan", marks=pytest.mark.slow)])
 def test_streamed_batches_are_the_resident_ones(name, tmp_path, monkeypatch, fusion_emitters):
     """With labels and binarization that is drawn anew in every epoch, for the VAE."""
     model, dataset = FAMILIES[name]
