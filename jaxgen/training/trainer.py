@@ -116,9 +116,8 @@ class Trainer:
         if unused and not self.run.train.devices:
             size = self.run.train.batch_size
             log.say(f"--batch_size {size} does not divide over {unused} more devices")
-        log.say(self.dataset.protocol)
-        if self.dataset.labels:
-            log.say(self.dataset.labels)
+        if first < self._total:  # else the results say it
+            log.say("\n".join(filter(None, (self.dataset.protocol, self.dataset.labels))))
         if first:
             log.say(f"resuming {self.directory} at step {first} of {self._total}")
 

@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jax
@@ -560,6 +561,19 @@ def test_check_refuses_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="validation split has one example, and vae is judged by"):
         check(dataclasses.replace(run, model=gan), few)
     refused("--draws=3: vae has no bound to draw for; leave it out", gan, draws=3)
+
+
+def test_the_data_and_its_labels_are_shown_before_training(tmp_path):
+    """Which label is which class; nothing is said again where nothing is left to train."""
+    data = dataclasses.replace(LABELLED, class_names=tuple("abcdefghij"))
+    run = Run("vae", FAMILIES["vae"][0], DataConfig(), dataclasses.replace(CONFIG, devices=4))
+    said = []
+    log = SimpleNamespace(say=said.append)
+    Trainer(run, data, tmp_path, None)._announce(log, 0)
+    assert said[0].splitlines()[0] == data.protocol
+    assert said[0].splitlines()[1].startswith("labels: 0 = a, 1 = b, 2 = c") and len(said) == 1
+    Trainer(run, data, tmp_path, None)._announce(log, CONFIG.steps)
+    assert "resuming" in said[1] and len(said) == 2
 
 
 def test_killed_in_the_middle_the_same_command_finishes(
