@@ -8,11 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.causal import pyramid
 from jaxgen.causal.check import check_autoregressive
 from jaxgen.causal.condition import NOTHING
 from jaxgen.causal.streamed_layers import shift_down, shift_right
 from jaxgen.errors import UserError
 from jaxgen.model import Request
+from jaxgen.models.autoregressive import (
+    gated_pixelcnn,
+    made,
+    nade,
+    pixelcnn,
+    pixelrnn,
+    pixelsnail,
+    wavenet,
+)
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
@@ -133,6 +143,47 @@ def test_a_block_that_adds_nothing_changes_nothing(name, make_state):
     else:
         expected = see(_model(name, spec, **fewer).network, idle)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+DROPPED = {
+    "pixelcnn": (pixelcnn, {"blocks": 2}, 2),
+    "gated": (gated_pixelcnn, {"blocks": 2}, 3),
+    "rowlstm": (pixelrnn, {}, 2),
+    "diagonal": (pixelrnn, {}, 2),
+    "pixelsnail": (pixelsnail, {"blocks": 2}, 4),
+    "pixelcnnpp": (pyramid, {"scales": 2}, 10),
+    "nade": (nade, {}, 1),
+    "made": (made, {}, 2),
+    "wavenet": (wavenet, {}, 4),
+}
+"""Where each network's dropout is called, and how often."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_dropout_has_noise_of_its_own_and_counts(name, make_state, monkeypatch):
+    module, fields, times = DROPPED[name]
+    spec = _laid(name, DataSpec(4, 5, 1, 3))
+    model = _model(name, spec, dropout=0.25, **fields)
+    variables = make_state(model).ema
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, *spec.shape)), jnp.float32)
+    keys, given = jax.random.split(jax.random.key(0), 2), []
+
+    def run(without=None):
+        """The parameters, with zeros in place of what one of the calls is given."""
+        given.clear()
+
+        def dropped(keys, x, rate):
+            given.append((jax.random.key_data(keys).tobytes(), rate))
+            return 0 * x if len(given) - 1 == without else x
+
+        monkeypatch.setattr(module, "dropout", dropped)
+        return model.network.apply(variables, x, NOTHING, keys)
+
+    whole = run()
+    assert [rate for _, rate in given] == [0.25] * times
+    assert len({noise for noise, _ in given}) == times
+    for i in range(times):
+        assert np.abs(run(without=i) - whole).max() > 1e-4
 
 
 def test_every_autoregressive_model_is_tested():
