@@ -136,3 +136,15 @@ def test_features_from_kept_keys_and_values_equal_the_whole_pass(random_state):
 def test_impossible_fields_are_told(fields, told):
     with pytest.raises(UserError, match=told):
         PixelSNAIL(DataSpec(8, 8, 1, 17), **fields)
+
+
+def test_attention_is_told_where_each_place_is(random_state, monkeypatch):
+    """Row and column from -1/2 to 1/2 (the paper's section 2.3), which nothing else tells it."""
+    model = PixelSNAIL(DataSpec(3, 4, 1, 5), **SMALL)
+    where = _bound(model, random_state)._where(jnp.float32)
+    np.testing.assert_allclose(where[:, 0, 0], [-1 / 3, 0, 1 / 3], atol=1e-6)
+    np.testing.assert_allclose(where[0, :, 1], [-0.375, -0.125, 0.125, 0.375])
+    x = jnp.zeros((1, 3, 4, 1))
+    whole = _bound(model, random_state)(x)
+    monkeypatch.setattr(type(model.network), "_where", lambda self, dtype: 0 * where)
+    assert np.abs(_bound(model, random_state)(x) - whole).max() > 1e-4

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_log_prob
-from jaxgen.model import Bounds, Embeds, Encodes, Generates
+from jaxgen.model import Bounds, Embeds, Encodes, Generates, example_keys
 from jaxgen.models.latent.base import LatentVariable, Terms
 from jaxgen.models.latent.inspection import active_units
 from jaxgen.nn.norm import Norm
@@ -123,6 +123,22 @@ def test_statistics_move_in_training_and_evaluation_uses_their_average(random_st
     other = new.replace(net=state.net)
     for name, value in evaluate(jax.random.key(1), new, batch).items():
         np.testing.assert_array_equal(evaluate(jax.random.key(1), other, batch)[name], value)
+
+
+def test_latents_and_dropout_share_no_noise(random_state, monkeypatch):
+    """Each example has a key for each, and all of them differ."""
+    model, batch, seen = _model(), _batch(), []
+    terms = _Linear.terms
+
+    def watched(self, key, variables, batch, training=None):
+        latent = example_keys(jax.random.clone(key), batch["index"])
+        both = jax.random.key_data(latent), jax.random.key_data(training.keys)
+        seen.extend(np.concatenate(both).tolist())
+        return terms(self, key, variables, batch, training)
+
+    monkeypatch.setattr(_Linear, "terms", watched)
+    model.train_step(jax.random.key(0), random_state(model), batch, 0)
+    assert len(seen) == len(set(map(tuple, seen))) == 12
 
 
 def test_warmup_follows_the_clock(random_state):
