@@ -190,6 +190,7 @@ class PixelCNN(Autoregressive):
     only: ClassVar = {
         "kernel": Only("without `blocks`", lambda model: model.blocks > 0),
         "remat": Only("without `blocks`", lambda model: model.blocks > 0),
+        "dropout": Only("without `blocks`", lambda model: model.blocks > 0),
     }
 
     def checks(self) -> None:

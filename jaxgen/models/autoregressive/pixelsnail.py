@@ -6,7 +6,7 @@ order, and not its own: so a place attends to itself too, and the first one has 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,7 @@ from jaxgen.causal.streamed_layers import (
 )
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import concat_elu, dropout, fold_keys
 
@@ -206,6 +207,8 @@ class PixelSNAIL(Autoregressive):
     """Heads of attention, which share those features; must divide them."""
     head: int = 64
     """Features of the hidden layer before the output."""
+
+    only: ClassVar = {"kernel": Only("without `layers`", lambda model: model.layers > 0)}
 
     def checks(self) -> None:
         if self.first_kernel % 2 == 0 or self.first_kernel < 3:
