@@ -105,6 +105,55 @@ def test_a_vae_is_its_encoder_and_its_decoder():
             jax.tree.map(np.testing.assert_array_equal, layer, state.net.params[name])
 
 
+def _filled(network, x):
+    """The network's variables, of random numbers: positive where a variance must be."""
+    rng = np.random.default_rng(1)
+    draw = lambda s: rng.normal(size=s.shape) if len(s.shape) > 1 else rng.uniform(0.5, 1, s.shape)  # noqa: E731
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+    return jax.tree.map(lambda s: np.asarray(draw(s), np.float32), shapes)
+
+
+@pytest.mark.parametrize("name", ["Dense", "Conv"])
+def test_discriminators_are_their_formula(name):
+    """Leaky ReLUs of slope 0.2, and BatchNorm after every layer but the first (Radford et al. 2016,
+    arXiv:1511.06434, section 3)."""
+    x, dense = _normal(3, *SHAPE), name == "Dense"
+    network = nn.MLPDiscriminator(hidden=(5, 4)) if dense else nn.DCGANDiscriminator(filters=2)
+    variables = _filled(network, x)
+    params, stats = variables["params"], variables["batch_stats"]
+    assert set(stats) == {"Norm_1"}
+
+    def layer(i, h):
+        p = params[f"{name}_{i}"]
+        if dense:
+            return h.reshape(3, -1) @ p["kernel"] + p.get("bias", 0.0)
+        conv = nn.Conv(p["kernel"].shape[-1], 4, 2, use_bias="bias" in p)
+        return np.asarray(conv.apply({"params": p}, h))
+
+    leaky = lambda h: np.where(h > 0, h, 0.2 * h)  # noqa: E731
+    h = layer(1, leaky(layer(0, np.asarray(x))))
+    known, own = stats["Norm_1"]["BatchNorm_0"], params["Norm_1"]["BatchNorm_0"]
+    h = (h - known["mean"]) / np.sqrt(known["var"] + 1e-5) * own["scale"] + own["bias"]
+    features = leaky(h).reshape(3, -1)
+    np.testing.assert_allclose(
+        network.apply(variables, x, features=True), features, rtol=1e-4, atol=1e-5
+    )
+    last = params["Dense_2" if dense else "Dense_0"]
+    logits = (features @ last["kernel"] + last["bias"])[:, 0]
+    np.testing.assert_allclose(network.apply(variables, x), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_dcgan_begins_as_in_its_paper():
+    """Weights of deviation 0.02 (section 4)."""
+    for network, x in ((nn.DCGANGenerator(shape=(8, 8, 1), filters=16), jnp.zeros((1, 40))),
+                       (nn.DCGANDiscriminator(filters=16), jnp.zeros((1, 8, 8, 1)))):  # fmt: skip
+        params = network.init(jax.random.key(0), x)["params"]
+        kernels = [layer["kernel"] for name, layer in params.items() if "kernel" in layer]
+        assert len(kernels) == 3
+        for kernel in kernels:
+            assert abs(float(kernel.std()) / 0.02 - 1) < 4 / (2 * kernel.size) ** 0.5
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 20), (9, 2)])
 def test_a_dcgan_refuses_what_it_cannot_halve(size):
     with pytest.raises(UserError, match="at least 3 pixels"):

@@ -9,6 +9,7 @@ import pytest
 from jaxgen.causal import pyramid
 from jaxgen.causal.condition import NOTHING
 from jaxgen.causal.lstm import RowLayer
+from jaxgen.causal.masked import CausalConv
 from jaxgen.causal.streamed_layers import Head
 from jaxgen.distributions.likelihoods import Categorical
 from jaxgen.models.autoregressive import gated_pixelcnn, pixelcnn, pixelrnn, pixelsnail
@@ -116,3 +117,12 @@ def test_heads():
             own = own + np.asarray(x)[..., earlier, None] * params["before"][channel, earlier]
         out = np.maximum(own, 0) @ params["kernel"][channel] + params["bias"][channel]
         same(found[..., channel, :], out)
+
+
+@pytest.mark.parametrize(("kind", "groups"), [("A", 1), ("B", 1), ("A", 3), ("B", 3)])
+def test_a_causal_convolution_begins_with_the_variance_of_its_input(kind, groups):
+    """By the taps that are live, of which a group has more or less than others."""
+    x = jax.random.normal(jax.random.key(0), (4, 24, 24, 12))
+    layer = CausalConv(60, 5, kind, groups)
+    y = layer.apply(layer.init(jax.random.key(1), x), x)[:, 4:, 4:-4]
+    assert abs(np.var(y) - 1) < 0.05
