@@ -1,5 +1,6 @@
-"""Files of a run, a cache and a data folder, damaged in every way: what was asked for is done, or
-refused in words; there is no traceback, and nothing that is whole is lost."""
+"""Files of a run, a cache, a data folder and the codec, damaged in every way: what was asked for is
+done, or refused in words, without a traceback. What a damaged cache or checkpoint is replaced by is
+tested where they are."""
 
 import shutil
 
@@ -85,7 +86,7 @@ def run(tmp_path_factory):
 
 
 def attack(num, whole, tmp_path, commands, ends_in_words, seed):
-    """Damages a file of a copy of the folder, and runs each command on it."""
+    """Damages a file of a copy of the folder, and runs each command on it; `ends_in_words` asserts."""
     rng = np.random.default_rng(seed)
     files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     for i in range(num):
@@ -93,8 +94,8 @@ def attack(num, whole, tmp_path, commands, ends_in_words, seed):
         shutil.copytree(whole, copy)
         name, how = files[int(rng.integers(len(files)))], WAYS[i % len(WAYS)]
         damaged(copy / name, how, rng)
-        codes = [ends_in_words(command(copy)) for command in commands]
-        assert codes, (name, how)
+        for command in commands:
+            ends_in_words(command(copy))
         shutil.rmtree(copy)
 
 
@@ -111,7 +112,7 @@ def test_a_run(num, run, tmp_path, ends_in_words, monkeypatch):
 
 @few_and_many
 def test_a_folder_of_data_and_its_cache(num, tmp_path, ends_in_words, monkeypatch):
-    """Training on it; what the cache has is what the folder has, or is made again."""
+    """Training on it."""
     whole, rng = tmp_path / "whole", np.random.default_rng(0)
     for label in ("0", "1"):
         (whole / "pictures" / label).mkdir(parents=True)
