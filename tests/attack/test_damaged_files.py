@@ -86,7 +86,7 @@ def run(tmp_path_factory):
 
 
 def attack(num, whole, tmp_path, commands, ends_in_words, seed):
-    """Damages a file of a copy of the folder, and runs each command on it; `ends_in_words` asserts."""
+    """Damages a file of a copy of the folder, and runs each command, which `ends_in_words`."""
     rng = np.random.default_rng(seed)
     files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     for i in range(num):
