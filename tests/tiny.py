@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import Split
@@ -14,6 +15,11 @@ from jaxgen.spec import DataSpec
 
 SPEC = DataSpec(4, 4, 1, 5, 3)
 BATCH = 8
+
+
+def some(values, quick):
+    """Parameters of a test, of which those that are not `quick` are slow tests."""
+    return [pytest.param(v, marks=() if v in quick else pytest.mark.slow) for v in values]
 
 
 def with_sgd(model, rate=0.02):

@@ -42,7 +42,7 @@ def damaged(path, how, rng):
 
 
 WAYS = (*DAMAGES, "a folder", "gone")
-FEW = 6
+FEW = 4
 MANY = pytest.param(100, marks=pytest.mark.slow)
 """Damages that a test does; together three hundred, in the slow tests."""
 few_and_many = pytest.mark.parametrize("num", [FEW, MANY])
@@ -85,8 +85,14 @@ def run(tmp_path_factory):
     return path
 
 
+def contents(folder, patterns):
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {path: path.read_bytes() for path in paths}
+
+
 def attack(num, whole, tmp_path, commands, ends_in_words, seed):
-    """Damages a file of a copy of the folder, and runs each command, which `ends_in_words`."""
+    """Damages a file of a copy of the folder, and runs each command, which `ends_in_words` and
+    leaves every other file of its patterns as it was."""
     rng = np.random.default_rng(seed)
     files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     for i in range(num):
@@ -94,8 +100,14 @@ def attack(num, whole, tmp_path, commands, ends_in_words, seed):
         shutil.copytree(whole, copy)
         name, how = files[int(rng.integers(len(files)))], WAYS[i % len(WAYS)]
         damaged(copy / name, how, rng)
-        for command in commands:
+        for command, patterns in commands:
+            before = contents(copy, patterns)
             ends_in_words(command(copy))
+            after = contents(copy, patterns)
+            # What is damaged, with the checkpoint that it belongs to, may be made again.
+            of = name.parts[:2] if name.parts[0] == "checkpoints" else name.parts
+            lost = [p for p in before if after.get(p) != before[p]]
+            assert all(copy.joinpath(*of) in (p, *p.parents) for p in lost), (name, how, lost)
         shutil.rmtree(copy)
 
 
@@ -104,8 +116,8 @@ def test_a_run(num, run, tmp_path, ends_in_words, monkeypatch):
     """Sampling from it, and training it on."""
     monkeypatch.chdir(tmp_path)
     commands = [
-        lambda copy: ["sample", f"--run={copy}", f"--out={copy}.png", "--num=2"],
-        lambda copy: [*TRAIN, f"--run={copy}"],
+        (lambda copy: ["sample", f"--run={copy}", f"--out={copy}.png", "--num=2"], ["**/*"]),
+        (lambda copy: [*TRAIN, f"--run={copy}"], ["checkpoints/**/*", "metrics.jsonl"]),
     ]
     attack(num, run, tmp_path, commands, ends_in_words, 0)
 
@@ -129,7 +141,7 @@ def test_a_folder_of_data_and_its_cache(num, tmp_path, ends_in_words, monkeypatc
 
     monkeypatch.setattr("jaxgen.cli.train.finish_seeds", lambda *args: None)
     assert ends_in_words(command(whole)) == 0
-    attack(num, whole, tmp_path, [command], ends_in_words, 1)
+    attack(num, whole, tmp_path, [(command, ["pictures/**/*"])], ends_in_words, 1)
 
 
 @few_and_many
@@ -149,6 +161,6 @@ def test_a_compressed_file(num, run, tmp_path, ends_in_words):
             f"--out={copy.parent / copy.name}.npz",
         ]
 
-    attack(num, whole, tmp_path, [command], ends_in_words, 2)
+    attack(num, whole, tmp_path, [(command, ["**/*"])], ends_in_words, 2)
     for path in tmp_path.glob("*.npz"):
         np.testing.assert_array_equal(np.load(path)["x"], right)

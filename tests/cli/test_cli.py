@@ -739,6 +739,7 @@ def test_no_labels_in_binarized_mnist(tfds, refused):
     assert "--conditional needs labels" in message
 
 
+@pytest.mark.slow
 def test_train_on_tfds_without_tensorflow(tfds):
     """Of a VAE on MNIST that is binarized anew in every epoch."""
     argv = [

@@ -39,6 +39,7 @@ def test_mnist_is_the_stored_pixels(real):
             assert data.splits[name].label[place] == record["label"]
 
 
+@pytest.mark.slow
 def test_binarized_mnist_is_found_to_be_binary(real):
     if not Path(real["data_dir"], "binarized_mnist").is_dir():
         pytest.skip("binarized_mnist is not prepared in TFDS_DATA_DIR")

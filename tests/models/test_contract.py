@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import STEPS, run
-from tiny import BATCH, SPEC, TINY, close, dataset_of
+from tiny import BATCH, SPEC, TINY, close, dataset_of, some
 
 from jaxgen.model import Metric, Model
 from jaxgen.models.adversarial.gan import GAN
-from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.mesh import make_mesh, on_every_device
 from jaxgen.runs.state import start
@@ -38,17 +37,11 @@ SMALL = {
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
 }
 
-AUTOREGRESSIVE = {n for n, model in TINY.items() if isinstance(model, Autoregressive)}
-SHARE = AUTOREGRESSIVE - {"pixelcnn", "made"}
-"""They share PixelCNN's train step, to the letter."""
-SLOW = SHARE | {"vae, in two parts", "gan, two discriminator steps"}
-"""Only two tests are not slow for these."""
+QUICK = {"pixelcnn", "vae", "gan"}
+"""One of each base; most tests of the others are slow tests."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SMALL],
-)
+@pytest.fixture(scope="module", params=some(SMALL, QUICK))
 def model(request):
     return SMALL[request.param]
 
@@ -60,14 +53,15 @@ def parts_compiled_in_full(request):
         request.getfixturevalue("compiled_in_full")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SMALL]
-)
+@pytest.mark.parametrize("name", some(SMALL, QUICK))
 def test_four_ways_to_run_a_step_agree(name, random_state):
     contract.four_ways_to_run_a_step_agree(SMALL[name], random_state)
 
 
-@pytest.mark.parametrize("name", sorted(SLOW - {"vae, in two parts"}))
+ALONE = ["pixelcnnpp", "pixelsnail", "gan, two discriminator steps"]
+
+
+@pytest.mark.parametrize("name", some([n for n in SMALL if n not in QUICK], ALONE))
 def test_seeds_on_devices_are_each_alone(name, random_state):
     contract.seeds_on_devices_are_each_alone(SMALL[name], random_state)
 

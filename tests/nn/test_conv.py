@@ -73,7 +73,9 @@ def test_three_adjoints_are_one_trilinear_form(size, kernel, stride, pad):
 
 
 @pytest.mark.parametrize("which", ["conv", "conv_adjoint", "weight_gradient"])
-@pytest.mark.parametrize("size, kernel, stride", CASES[1:3])
+@pytest.mark.parametrize("size, kernel, stride", [
+    CASES[1], pytest.param(*CASES[2], marks=pytest.mark.slow)
+])  # fmt: skip
 def test_first_and_second_derivatives(which, size, kernel, stride):
     pad = same_padding(size, kernel, stride)
     shapes = _shapes(size, kernel, stride)

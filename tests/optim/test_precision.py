@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from tiny import BATCH, TINY, batch_of
+from tiny import BATCH, TINY, batch_of, some
 
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
@@ -46,7 +46,7 @@ def _sgd(model):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in CASES],
+    params=some(CASES, QUICK),
 )
 def pair(request):
     """A model in float32 and in bfloat16."""
@@ -117,7 +117,7 @@ def test_batchnorm_statistics_are_float32(random_state):
     )
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "vae"])
+@pytest.mark.parametrize("name", some(["pixelcnn", "vae"], ["vae"]))
 def test_training_ends_where_float32_does(name):
     """100 steps on the digits."""
     splits, adam = load(DataConfig()).splits, Optimizer(learning_rate=3e-3)

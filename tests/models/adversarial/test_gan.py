@@ -385,7 +385,10 @@ def test_dirac_gan(updates):
     np.testing.assert_allclose(new.g.params["Dense_0"]["bias"], [new_theta], rtol=1e-6)
 
 
-@pytest.mark.parametrize("shift, scale", [(1.0, 1.5), (-1.0, 1.0)], ids=["apart", "equal"])
+@pytest.mark.parametrize("shift, scale", [
+    pytest.param(1.0, 1.5, id="apart"),
+    pytest.param(-1.0, 1.0, id="equal", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_discriminator_learns_the_density_ratio(shift, scale, compiled_in_full):
     """Goodfellow et al. 2014, proposition 1 and theorem 1, by the model's own train step."""
     steps, size = 2500, 512

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_autoregressive import ONE_ROW, SMALL
+from test_autoregressive import ONE_ROW, SMALL, TWO_ROWS
+from tiny import some
 
 from jaxgen.causal import orders
 from jaxgen.causal.check import check_autoregressive
@@ -30,10 +31,10 @@ CASES = {
     "pixelcnnpp, three scales": ("pixelcnnpp", DataSpec(6, 7, 1, 9), {"scales": 3}),
     "made, deep": ("made", GREY, {"hidden": (17, 40)}),
 }
-by_case = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.slow) for n in CASES]
-)
+by_case = pytest.mark.parametrize("name", some(CASES, SMALL))
 """Each network once; in colour and with other fields they are slow tests."""
+EACH_KIND = ["pixelcnn", "pixelcnnpp", "made"]
+"""A network of masked convolutions, one of shifted ones at several resolutions, masked layers."""
 TRIALS, NUM = 16, 8
 WIDTHS = (4, 2)
 """Numbers of the vector, and of the maps at each place."""
@@ -161,7 +162,7 @@ def test_in_float64_what_is_streamed_is_the_whole_pass(name):
     np.testing.assert_allclose(streamed, whole, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", some(SMALL, EACH_KIND))
 def test_in_bfloat16_networks_and_samplers_compute_in_it(name):
     _, chain, condition = _case(name)
     narrow = lambda tree: jax.tree.map(lambda p: p.astype(jnp.bfloat16), tree)  # noqa: E731
@@ -176,7 +177,7 @@ def test_in_bfloat16_networks_and_samplers_compute_in_it(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in ONE_ROW])
+@pytest.mark.parametrize("name", some(TWO_ROWS, EACH_KIND))
 def test_orders_turn_the_maps_with_x(name):
     model, chain, condition = _case(name, "columns")
     turned = dataclasses.replace(chain.spec, height=chain.spec.width, width=chain.spec.height)
@@ -214,10 +215,7 @@ def _model(name, spec=PAIRS, **fields):
     return cls(spec, **{"dropout": 0.0, **small, **fields})
 
 
-TWO_ROWS = [name for name in SMALL if name not in ONE_ROW]
-
-
-@pytest.mark.parametrize("name", TWO_ROWS)
+@pytest.mark.parametrize("name", some(TWO_ROWS, EACH_KIND))
 def test_a_step_learns_from_the_source(name):
     model = _model(name, optimizer=Optimizer("sgd", 0.1, b1=0.0))
     batch = _pairs(6)
@@ -260,7 +258,7 @@ def test_density_given_a_source_sums_to_one_and_is_what_is_drawn(fields, random_
     assert abs(statistic - 80) < 5 * variance**0.5
 
 
-@pytest.mark.parametrize("name", TWO_ROWS)
+@pytest.mark.parametrize("name", some(TWO_ROWS, EACH_KIND))
 def test_translations_are_of_their_number_alone_and_of_any_sampler(name, random_state):
     model, batch = _model(name, order="columns"), _pairs(6)
     state = random_state(model)

@@ -108,6 +108,7 @@ def test_parameters_of_the_papers_network():
         assert sum(name.startswith("up_") for name in pyramid) == up
 
 
+@pytest.mark.slow
 def test_features_at_depth_start_at_order_one():
     network = PixelCNNPP(DataSpec(8, 8, 1, 17), features=8, blocks=4, scales=3).network
     x = jax.random.uniform(jax.random.key(1), (10, 8, 8, 1), minval=-1)
@@ -120,6 +121,7 @@ def test_features_at_depth_start_at_order_one():
     assert 0.2 < float(jnp.std(features)) < 5.0
 
 
+@pytest.mark.slow
 def test_learns_the_digits():
     """The first loss is near that of uniform; training stays finite, and descends."""
     images = load(DataConfig()).splits["train"].x
