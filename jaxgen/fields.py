@@ -1,4 +1,4 @@
-"""Fields of a configuration that have an effect only beside others."""
+"""Fields of a configuration: those that have an effect only beside others, and those too large."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -32,3 +32,22 @@ def refuse_idle(config: Any) -> None:
                 f"`{field.name}`={value} has no effect {rule.otherwise}: change that, or leave "
                 f"`{field.name}` out"
             )
+
+
+LARGEST = 2**16
+"""The largest size that a network is given; those that are trained anywhere are smaller."""
+
+
+def refuse_huge(config: Any) -> None:
+    """Raises UserError for a size of a network that no memory holds, before it is built.
+
+    Sizes are the whole numbers, alone or in a tuple, that are positive by default: numbers that are
+    0 by default count steps or name seeds.
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        one = type(field.default) is int and field.default > 0
+        several = isinstance(field.default, tuple)
+        sizes = (value,) if one else value if several else ()
+        if any(n > LARGEST for n in sizes):
+            raise UserError(f"`{field.name}` must be at most {LARGEST}; got {value}")

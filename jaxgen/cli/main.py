@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+import jax
+
 from jaxgen.cli.commands import COMMANDS, OTHERS, usage
 from jaxgen.cli.describe import describe_model, list_models
 from jaxgen.cli.parse import parse
@@ -27,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_complain(f"error: {error}", 2))
     except Stopped as stopped:
         sys.exit(_complain(str(stopped), stopped.code))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = f"out of memory ({' '.join(str(error).split())[:200]}): "
+        sys.exit(_complain(told + "a smaller model, or less data at once, needs less", 1))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
     except BrokenPipeError:

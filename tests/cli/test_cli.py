@@ -764,6 +764,22 @@ def test_train_on_tfds_without_tensorflow(tfds):
     assert set(np.unique(images)) == {0, 1}
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError("Unable to allocate 32 GiB"),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while allocating 32 GiB"),
+])  # fmt: skip
+def test_too_little_memory_is_told_in_one_line(error, monkeypatch, capfd):
+    def train(argv):
+        raise error
+
+    monkeypatch.setattr(main, "train", train)
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["train", "--model=vae"])
+    out, err = capfd.readouterr()
+    assert (stopped.value.code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("out of memory (") and "32 GiB" in err
+
+
 def test_train_py_is_jaxgen_train():
     """One mistake, through the file: the exit code reaches the shell."""
     run = subprocess.run(

@@ -121,6 +121,20 @@ def program(model):
     return "".join(map(str, [*traced, *map(np.asarray, arrays)]))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_size_is_beyond_any_memory(name):
+    """Of a network, which would be built for ever; steps and seeds may be as large as any."""
+    tiny, found = MODELS[name].tiny, 0
+    for field in dataclasses.fields(tiny):
+        if (type(field.default) is int and field.default) or isinstance(field.default, tuple):
+            for value in (2**16 + 1, 2**31):
+                huge = (value,) if isinstance(field.default, tuple) else value
+                with pytest.raises(UserError, match=f"`{field.name}`.* must be at most 65536"):
+                    dataclasses.replace(tiny, **{field.name: huge})
+                found += 1
+    assert found > 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_field_changes_something_or_is_refused(name):

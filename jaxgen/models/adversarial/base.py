@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_idle
+from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
 from jaxgen.losses.penalties import gradient_penalty_r1
 from jaxgen.model import Batch, Metric, Metrics, Model, example_keys
@@ -139,6 +139,7 @@ class Game(Model[GameState]):
             raise UserError(f"`d_steps` must be at least 1; got {self.d_steps}")
         if min(self.r1, self.instance_noise, self.noise_steps) < 0:
             raise UserError("`r1`, `instance_noise` and `noise_steps` must not be negative")
+        refuse_huge(self)
         self.check()
         refuse_idle(self)
 

@@ -16,7 +16,7 @@ from jaxgen.causal.samplers import draw_from
 from jaxgen.distributions.likelihoods import Bernoulli, Categorical, Likelihood
 from jaxgen.distributions.mixtures import LogisticMixture
 from jaxgen.errors import UserError
-from jaxgen.fields import refuse_idle
+from jaxgen.fields import refuse_huge, refuse_idle
 from jaxgen.model import (
     Batch,
     Completes,
@@ -132,6 +132,7 @@ class Autoregressive(Model[NetState], Samples, Completes, Embeds):
             raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}")
         if self.accumulate < 1:
             raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        refuse_huge(self)
         self.checks()
         refuse_idle(self)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_idle
+from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.model import Batch, Embeds, Encodes, Metric, Metrics, Model, labels_or_all
 from jaxgen.models.latent.inspection import without_label
 from jaxgen.nn.encoders import Decoder, Encoder
@@ -96,6 +96,7 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
         if self.accumulate < 1:
             raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        refuse_huge(self)
         refuse_idle(self)
 
     @property

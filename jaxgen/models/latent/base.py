@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_idle
+from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.model import (
     Batch,
     Bounds,
@@ -129,6 +129,7 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
         if self.accumulate < 1:
             raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        refuse_huge(self)
         self.check()
         refuse_idle(self)
 
