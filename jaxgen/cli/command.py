@@ -7,7 +7,7 @@ from that and from the registry.
 import abc
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -48,6 +48,10 @@ class Command(abc.ABC):
 
     def __call__(self) -> None:
         """Does it; raises UserError if the flags are wrong or the model is not able to."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value >= 2**31:  # examples are numbered in 32 bits
+                raise UserError(f"--{field.name}={value} must be at most 2^31-1")
         self.check()
         with spelling(type(self), "", ()):
             refuse_idle(self)

@@ -12,6 +12,7 @@ from jaxgen.cli.command import data_of, given_images
 from jaxgen.cli.complete import Complete
 from jaxgen.cli.compress import Compress
 from jaxgen.cli.reconstruct import Reconstruct
+from jaxgen.cli.sample import Sample
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
@@ -28,6 +29,12 @@ def test_given_images_leave_no_effect_to_what_names_others(kind, field, value, t
         command()
     told = f"--{field}={value} has no effect beside --images: change that, or leave --{field} out"
     assert str(error.value) == told
+
+
+@pytest.mark.parametrize("field", ["num", "seed"])
+def test_numbers_that_32_bits_do_not_hold_are_refused(field, tmp_path):
+    with pytest.raises(UserError, match=f"^--{field}=2147483648 must be at most 2.31-1$"):
+        Sample(run=str(tmp_path), **{field: 2**31})()
 
 
 @pytest.fixture
