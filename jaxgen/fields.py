@@ -35,7 +35,7 @@ def refuse_idle(config: Any) -> None:
 
 
 LARGEST = 2**16
-"""The largest size that a network is given; those that are trained anywhere are smaller."""
+"""The largest size that a network is given."""
 
 
 def refuse_huge(config: Any) -> None:
