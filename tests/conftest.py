@@ -15,6 +15,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Of all processes of the session, which inherit the name; removed when this one ends.
     _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")
     os.environ["XDG_CACHE_HOME"] = _cache.name
+    # Threads of one process would spin on the core that another one works on.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # Before the first use of a device.
 jax.config.update("jax_num_cpu_devices", 4)
 # A key that is used twice, and a broadcast that adds axes, are errors.

@@ -58,7 +58,7 @@ def test_four_ways_to_run_a_step_agree(name, random_state):
     contract.four_ways_to_run_a_step_agree(SMALL[name], random_state)
 
 
-ALONE = ["pixelcnnpp", "pixelsnail", "gan, two discriminator steps"]
+ALONE = ["pixelsnail", "gan, two discriminator steps"]
 
 
 @pytest.mark.parametrize("name", some([n for n in SMALL if n not in QUICK], ALONE))

@@ -57,8 +57,7 @@ def test_compiled_programs_are_kept_and_read_again(cache):
     first = run(1.0)
     kept = {p.name for p in folder.iterdir() if p.name.endswith("-cache")}
     assert kept
-    jax.clear_caches()
-    assert run(1.0) == first
+    assert run(1.0) == first  # another function: this process has not compiled it
     assert kept == {p.name for p in folder.iterdir() if p.name.endswith("-cache")}
 
 

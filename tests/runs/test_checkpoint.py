@@ -25,6 +25,15 @@ from jaxgen.runs.digest import digest, leaf_table
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """What was there before is not looked through by every collection of these tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def collect_here():
     yield

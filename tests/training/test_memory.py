@@ -18,7 +18,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", some(CASES, ["vae in parts", "both"]))
+@pytest.mark.parametrize("case", some(CASES, ["vae in parts"]))
 def test_the_step_is_the_same(case, random_state):
     """Dropout and the VAE's noise included: they follow from an example's index."""
     name, fields = CASES[case]
@@ -47,6 +47,7 @@ def _temporary_bytes(**fields):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_falls():
     whole = _temporary_bytes()
     for fields, share in (({"accumulate": 8}, 0.2), ({"remat": True}, 0.5)):

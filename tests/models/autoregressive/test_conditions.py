@@ -33,8 +33,8 @@ CASES = {
 }
 by_case = pytest.mark.parametrize("name", some(CASES, SMALL))
 """Each network once; in colour and with other fields they are slow tests."""
-EACH_KIND = ["pixelcnn", "pixelcnnpp", "made"]
-"""A network of masked convolutions, one of shifted ones at several resolutions, masked layers."""
+EACH_KIND = ["pixelcnn", "made"]
+"""A network of causal convolutions and one of masked layers."""
 TRIALS, NUM = 16, 8
 WIDTHS = (4, 2)
 """Numbers of the vector, and of the maps at each place."""
