@@ -16,6 +16,8 @@ from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
 from jaxgen.models.autoregressive.wavenet import WaveNet
 from jaxgen.models.latent.autoencoder import Autoencoder
+from jaxgen.models.latent.iaf import IAF
+from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.runs import saved
@@ -85,6 +87,21 @@ MODELS: dict[str, Preset] = {
         Autoencoder(_DIGITS), 3000, Autoencoder(_TINY, hidden=(8,), latents=3), 100
     ),
     "vae": _on_digits(VAE(_DIGITS), 3000, VAE(_TINY, hidden=(8, 8), latents=3), 100),
+    "iwae": _on_digits(
+        VAE(_DIGITS, k=5, estimator="dreg"), 3000,
+        VAE(_TINY, hidden=(8,), latents=3, k=3, estimator="dreg"), 100,
+    ),
+    "betavae": _on_digits(
+        VAE(_DIGITS, beta=4.0), 3000, VAE(_TINY, hidden=(8,), latents=3, beta=4.0), 100
+    ),
+    "iaf": _on_digits(
+        IAF(_DIGITS), 3000, IAF(_TINY, hidden=(8,), latents=3, flow_hidden=(8,), context=4), 100
+    ),
+    "ladder": _on_digits(
+        Ladder(_DIGITS), 3000,
+        # Random layers of rectifiers would magnify the rounding of gradients.
+        Ladder(_TINY, hidden=(8, 6), latents=(3, 2), depth=1, activation="tanh"), 100,
+    ),
     "gan": _on_digits(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
         GAN(_TINY, filters=2, latents=3), 64,

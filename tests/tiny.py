@@ -32,8 +32,8 @@ def with_sgd(model, rate=0.02):
     return dataclasses.replace(model, **own)
 
 
-# PixelCNN++'s gradients are large where its parameters are random.
-RATES = {"pixelcnnpp": 0.0005}
+# These have large gradients where their parameters are random.
+RATES = {"pixelcnnpp": 0.0005, "iaf": 0.002, "ladder": 0.0005}
 TINY = {name: with_sgd(preset.tiny, RATES.get(name, 0.02)) for name, preset in MODELS.items()}
 """The tiny model of every preset, trained by SGD."""
 

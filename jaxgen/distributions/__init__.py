@@ -11,6 +11,7 @@ from jaxgen.distributions.likelihoods import (
 from jaxgen.distributions.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.distributions.normal import (
     interpolate,
+    kl_normal,
     kl_standard_normal,
     normal_like,
     normal_log_prob,
@@ -26,6 +27,7 @@ __all__ = [
     "LogisticMixture",
     "couple",
     "interpolate",
+    "kl_normal",
     "kl_standard_normal",
     "normal_like",
     "normal_log_prob",

@@ -17,6 +17,17 @@ def kl_standard_normal(
     return 0.5 * (jnp.exp(logvar) + mean**2 - 1.0 - logvar)
 
 
+def kl_normal(
+    mean: Float[Array, "*b z"],
+    logvar: Float[Array, "*b z"],
+    other_mean: Float[Array, "*b z"],
+    other_logvar: Float[Array, "*b z"],
+) -> Float[Array, "*b z"]:
+    """KL(N(mean, exp(logvar)) || N(other_mean, exp(other_logvar))) per latent, in nats."""
+    over = (mean - other_mean) * jnp.exp(-0.5 * other_logvar)
+    return kl_standard_normal(over, logvar - other_logvar)
+
+
 def normal_log_prob(
     z: Float[Array, "*b"], mean: Float[Array, "*b"] | float, logvar: Float[Array, "*b"] | float
 ) -> Float[Array, "*b"]:

@@ -116,6 +116,7 @@ def test_front_picture() -> None:
     assert committed.startswith(b"\x89PNG") and len(committed) < 100_000
 
 
+@pytest.mark.slow
 def test_without_pytorch_the_peer_says_why(tmp_path: Path) -> None:
     """A module that refuses to be imported stands in for a missing one."""
     (tmp_path / "torch.py").write_text("raise ImportError")

@@ -17,6 +17,7 @@ from jaxgen.data.sources.prepare import prepare
 from jaxgen.errors import UserError
 
 
+@pytest.mark.slow
 def test_mnist_is_the_stored_pixels(real):
     import tensorflow_datasets as tfds
 

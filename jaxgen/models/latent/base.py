@@ -2,11 +2,12 @@
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.normal import normal_like
@@ -26,6 +27,15 @@ from jaxgen.model import (
     example_keys,
     labels_or_all,
 )
+from jaxgen.models.latent.draws import (
+    Draw,
+    Estimator,
+    Terms,
+    Training,
+    kl_with_free_bits,
+    terms_of,
+    weighted,
+)
 from jaxgen.models.latent.inspection import active_units, without_label
 from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
 from jaxgen.optim.optimizer import Optimizer
@@ -34,34 +44,13 @@ from jaxgen.optim.update import train_net
 NATS = "nats per image"
 
 
-class Terms(NamedTuple):
-    """What the bounds are made of, for one z of q(z | x) per example; in nats."""
-
-    log_px: Float[Array, " b"]
-    """log p(x | z)."""
-    kl: Float[Array, "b z"]
-    """KL(q(z | x) || p(z)) by latent: in closed form where there is one, else estimated by z."""
-    log_ratio: Float[Array, " b"]
-    """log p(z) - log q(z | x) at z."""
-    changed: Variables = {}
-    """The collections that a training pass changed: BatchNorm's statistics, …"""
-
-
-class Training(NamedTuple):
-    """What a training pass has and evaluation does not."""
-
-    keys: Key[Array, " b"]
-    """The keys of dropout, one for each example."""
-    axis_name: str | None
-    """The mapped axis over which statistics of the batch are taken, if there is one."""
-
-
 @dataclass(frozen=True)
 class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     """p(x) = ∫ p(x | z) p(z) dz, bounded from below with the help of q(z | x).
 
-    z is in noise space: N(0, I) under the prior. A model gives the `groups` of z, its `network`,
-    the `terms` of its bounds, z given x (`posterior_mean`), and x given z (`decode`, `sample_x`).
+    What users see of z is in noise space: N(0, I) under the prior. A model gives the `groups` of z,
+    its `network`, how z is drawn given x (`infer`) and weighed (`score`), z given x
+    (`posterior_mean`), and x given z (`decode`, `sample_x`).
     """
 
     beta: float = 1.0
@@ -69,6 +58,16 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     warmup: int = 0
     """Steps over which beta rises linearly to its value, so that fewer latents are given up
     early (Sønderby et al. 2016, arXiv:1602.02282); 0 = none."""
+    free_bits: float = 0.0
+    """Nats of KL that each latent may have at no cost in training, on average over the batch
+    (Kingma et al. 2016, arXiv:1606.04934), so that fewer latents are given up."""
+    k: int = 1
+    """Draws of z per example: what is trained is L_k, the importance-weighted bound of that many
+    (Burda et al. 2016, arXiv:1509.00519)."""
+    estimator: Estimator = "reparam"
+    """How the gradient of the bound is estimated. reparam: through z and its density; stl: through
+    z alone (Roeder et al. 2017), without noise where q is the posterior, and biased for several
+    draws; dreg: the same without that bias (Tucker et al. 2019)."""
     ema: float = 0.995
     """Decay of the parameters' moving average, which evaluation and sampling use."""
     accumulate: int = 1
@@ -80,7 +79,12 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     optimizer: Optimizer = Optimizer()
     """How the network is trained; encoder and decoder share one loss."""
 
-    only: ClassVar = {"warmup": Only("without a `beta` above 0", lambda model: model.beta > 0)}
+    only: ClassVar = {
+        "warmup": Only("without a `beta` above 0", lambda model: model.beta > 0),
+        "free_bits": Only("without `k`=1 and `estimator`=reparam", lambda model: not model.weighs),
+    }
+    estimators: ClassVar[tuple[Estimator, ...]] = ("reparam",)
+    """Those that the model has."""
     metrics: ClassVar = {
         "nll": Metric("negative log-likelihood", NATS, "lower", likelihood=True),
         "elbo": Metric("ELBO", NATS, "higher"),
@@ -94,14 +98,20 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
         """The module of all parameters, which is called with (x floats [b h w c], label)."""
 
     @abc.abstractmethod
-    def terms(
+    def infer(
         self,
         key: Key[Array, ""],
         variables: Variables,
         batch: Batch,
         training: Training | None = None,
-    ) -> Terms:
+    ) -> Draw:
         """Draws z from q(z | x), once per example; None = evaluation."""
+
+    @abc.abstractmethod
+    def score(
+        self, variables: Variables, draw: Draw, batch: Batch, training: Training | None = None
+    ) -> Terms:
+        """Weighs what `infer` drew."""
 
     @abc.abstractmethod
     def posterior_mean(self, variables: Variables, batch: Batch) -> Float[Array, "b z"]:
@@ -127,8 +137,15 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
             raise UserError("`warmup` and `beta` must not be negative")
         if not 0 <= self.ema < 1:
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
-        if self.accumulate < 1:
-            raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
+        if min(self.accumulate, self.k) < 1:
+            raise UserError("`accumulate` and `k` must be at least 1")
+        if self.free_bits < 0:
+            raise UserError(f"`free_bits` must not be negative; got {self.free_bits}")
+        if self.free_bits and self.accumulate > 1:
+            raise UserError("`free_bits` are of the whole batch: set `accumulate`=1")
+        if self.estimator not in self.estimators:
+            have = " or ".join(self.estimators)
+            raise UserError(f"`estimator`={self.estimator} is not one of this model's: {have}")
         refuse_huge(self)
         self.check()
         refuse_idle(self)
@@ -157,33 +174,46 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
         step: int | Int[Array, ""],
         axis_name: str | None = None,
     ) -> tuple[NetState, Metrics]:
-        """Raises the ELBO, with the KL weighted by beta."""
+        """Raises the bound, with the KL weighted by beta; what is logged is the bound itself."""
         beta = self.beta * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
 
         def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
             # The parts share the key: the noise of an example follows from its index too.
             key_z, key_dropout = jax.random.split(jax.random.clone(key))
             training = Training(example_keys(key_dropout, batch["index"]), axis_name)
-            terms = self.terms(key_z, variables, batch, training)
+            if self.weighs:
+                bound, values, changed = weighted(self, key_z, variables, batch, training, beta)
+                metrics = jax.tree.map(jnp.mean, values)
+                return -bound.mean(), (metrics, changed)
+            terms = terms_of(self, key_z, variables, batch, training)
             log_px, kl = terms.log_px.mean(), terms.kl.sum(-1).mean()
+            cost = kl_with_free_bits(terms.kl, self.free_bits, axis_name) if self.free_bits else kl
             metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
-            return beta * kl - log_px, (metrics, terms.changed)
+            return beta * cost - log_px, (metrics, terms.changed)
 
         settings = self.optimizer, self.ema, state
         return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
 
+    @property
+    def weighs(self) -> bool:
+        """Whether the objective is made of drawn weights, instead of a KL in closed form."""
+        return self.k > 1 or self.estimator != "reparam"
+
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
-        """The NLL is bounded by the ELBO of one z per example, with the KL as `terms` has it."""
+        """The NLL is bounded by L_k, of as many draws as training has; for one draw, by the ELBO
+        with the KL as `score` has it."""
         # Two splits, although one would do: the noise of the published figures.
         key_z = jax.random.split(jax.random.split(key)[0])[0]
-        terms = self.terms(key_z, state.ema, batch)
+        if self.k > 1:
+            return weighted(self, key_z, state.ema, batch)[1]
+        terms = terms_of(self, key_z, state.ema, batch)
         log_px, kl = terms.log_px, terms.kl.sum(-1)
         return {"nll": kl - log_px, "elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
 
     def log_weight(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Float[Array, " b"]:
-        terms = self.terms(key, state.ema, batch)
+        terms = terms_of(self, key, state.ema, batch)
         return terms.log_px + terms.log_ratio
 
     def draw_latents(
@@ -218,6 +248,10 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
         """Which latents are in use."""
         mean, total = self.posterior_mean(state.ema, batch), sum(self.groups)
-        kl = self.terms(key, state.ema, batch).kl.mean(0)
+        kl = terms_of(self, key, state.ema, batch).kl.mean(0)
         numbers = {"active units": active_units(mean), "latents": jnp.asarray(total)}
+        if len(self.groups) > 1:
+            layers = jnp.split(kl, np.cumsum(self.groups)[:-1])
+            for i, layer in enumerate(layers):
+                numbers[f"KL of layer {len(layers) - i} (nats)"] = layer.sum()
         return Inspection(numbers, {}, {"KL of each latent (nats)": kl[None, None, None]})

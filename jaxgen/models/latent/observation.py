@@ -1,11 +1,12 @@
 """p(x | z) whose sub-pixels are independent given z: over levels, or a density of real numbers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.likelihoods import (
     LIKELIHOODS,
@@ -15,6 +16,7 @@ from jaxgen.distributions.likelihoods import (
 )
 from jaxgen.distributions.normal import normal_log_prob
 from jaxgen.errors import UserError
+from jaxgen.nn.encoders import Decoder
 from jaxgen.spec import DataSpec
 
 LikelihoodName = Literal["auto", "bernoulli", "categorical", "gaussian", "logistic", "normal"]
@@ -92,6 +94,13 @@ class Observation:
         """How many numbers the decoder gives for a sub-pixel: a shared scale is not among them."""
         return 1 if self.scale == "shared" else self.p.num_params
 
+    def network(self, **sizes: Any) -> "ObservationNet":
+        """The decoder of these sizes (see `Decoder`), and what makes its numbers parameters."""
+        height, width, channels = self.spec.shape
+        decoder = Decoder(shape=(height, width, channels * self.outputs), **sizes)
+        shared = self.scale == "shared"
+        return ObservationNet(features=decoder, outputs=self.outputs, shared_scale=shared)
+
     def log_prob(
         self, params: Float[Array, "b h w c p"], x: Shaped[Array, "b h w c"]
     ) -> Float[Array, " b"]:
@@ -113,3 +122,34 @@ class Observation:
         """Draws each x by its own key; temperature divides logits or multiplies scales."""
         one = lambda key, p: self.p.sample(key, p, temperature)  # noqa: E731
         return jax.vmap(one)(keys, params).astype(self.spec.dtype)
+
+
+class ObservationNet(nn.Module, kw_only=True):
+    """Latents [b z] to the parameters of p(x | z)."""
+
+    features: Decoder
+    """Latents to channels x outputs numbers at each place."""
+    outputs: int
+    """How many numbers the decoder gives for a sub-pixel."""
+    shared_scale: bool = False
+    """Whether one learned log scale, for all sub-pixels, is appended to these numbers."""
+
+    def setup(self) -> None:
+        nn.share_scope(self, self.features)
+        if self.shared_scale:
+            self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
+
+    def __call__(
+        self,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None = None,
+        keys: Key[Array, " b"] | None = None,
+        first: int = 0,
+    ) -> Float[Array, "b h w c p"]:
+        """See `Decoder`."""
+        h = self.features(z, label, keys, first)
+        params = h.reshape(*h.shape[:3], -1, self.outputs)
+        if self.shared_scale:
+            log_scale = jnp.broadcast_to(self.log_scale, (*params.shape[:-1], 1))
+            params = jnp.concatenate([params, log_scale], axis=-1)
+        return params

@@ -1,180 +1,54 @@
 """Variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Key
 
 from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_log_prob
-from jaxgen.errors import UserError
-from jaxgen.fields import Only
-from jaxgen.model import Batch, labels_or_all
-from jaxgen.models.latent.base import LatentVariable, Terms, Training
-from jaxgen.models.latent.observation import LikelihoodName, Observation, Scale
-from jaxgen.nn.encoders import Decoder, Encoder
-from jaxgen.nn.layers import Activation
-from jaxgen.optim.net import NetState, Variables, apply_in
-
-LOGVAR_RANGE = (-15.0, 15.0)
-
-
-class VAENet(nn.Module, kw_only=True):
-    """Encoder x -> (mean, logvar) of q(z | x), and decoder z -> parameters of p(x | z)."""
-
-    encoder: Encoder
-    decoder: Decoder
-    latents: int
-    outputs: int
-    """How many numbers the decoder gives for a sub-pixel; its features are channels x outputs."""
-    shared_scale: bool = False
-    """Whether one learned log scale, for all sub-pixels, is appended to these numbers."""
-
-    def setup(self) -> None:
-        # One scope for all: no parameter's name has a prefix.
-        nn.share_scope(self, self.encoder)
-        nn.share_scope(self, self.decoder)
-        self.posterior = nn.Dense(2 * self.latents)
-        if self.shared_scale:
-            self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
-
-    def encode(
-        self,
-        x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None,
-        keys: Key[Array, " b"] | None = None,
-    ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
-        """Mean and log variance of q(z | x), x in [0, 1]; keys turn dropout on."""
-        h = self.encoder(x, label, keys)
-        mean, logvar = jnp.split(self.posterior(h), 2, axis=-1)
-        return mean, jnp.clip(logvar, *LOGVAR_RANGE)
-
-    def decode(
-        self,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
-        keys: Key[Array, " b"] | None = None,
-    ) -> Float[Array, "b h w c p"]:
-        """Parameters of p(x | z); keys turn dropout on."""
-        h = self.decoder(z, label, keys, first=len(self.encoder.hidden) + 1)
-        params = h.reshape(*h.shape[:3], -1, self.outputs)
-        if self.shared_scale:
-            log_scale = jnp.broadcast_to(self.log_scale, (*params.shape[:-1], 1))
-            params = jnp.concatenate([params, log_scale], axis=-1)
-        return params
-
-    def __call__(
-        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None
-    ) -> tuple[tuple[Array, Array], Float[Array, "b h w c p"]]:
-        mean, logvar = self.encode(x, label)
-        return (mean, logvar), self.decode(mean, label)
+from jaxgen.model import Batch
+from jaxgen.models.latent.draws import Draw, Terms, Training
+from jaxgen.models.latent.encoder_decoder import EncoderDecoder, EncoderDecoderNet
+from jaxgen.optim.net import Variables
 
 
 @dataclass(frozen=True)
-class VAE(LatentVariable):
+class VAE(EncoderDecoder):
     """Explicit density through a lower bound; Gaussian prior and diagonal Gaussian posterior."""
 
-    architecture: Literal["mlp", "conv"] = "mlp"
-    """mlp: fully connected layers alone; conv: strided convolutions around them."""
-    hidden: tuple[int, ...] = (256, 256)
-    """Widths of the encoder's fully connected layers; the decoder mirrors them."""
-    filters: int = 32
-    """conv: features at full resolution, doubled at every halving."""
-    upsample: Literal["resize", "transpose"] = "resize"
-    """conv: double the pixels and convolve, or transposed convolutions."""
-    activation: Activation = "relu"
-    """What follows every layer of both networks but the last."""
-    latents: int = 16
-    """Dimensions of z."""
-    likelihood: LikelihoodName = "auto"
-    """p(x | z) per sub-pixel; auto: bernoulli for two levels, logistic for more, normal (a density)
-    for real numbers."""
-    scale: Scale = "pixel"
-    """gaussian, logistic, normal: a scale per sub-pixel from the decoder, or one for all, learned.
-    """
-    dropout: float = 0.05
-    """Dropout rate after every hidden layer, and on what enters the first."""
+    estimators: ClassVar = ("reparam", "stl", "dreg")
 
-    only: ClassVar = {
-        "filters": Only("without `architecture`=conv", lambda vae: vae.convolutional),
-        "upsample": Only("without `architecture`=conv", lambda vae: vae.convolutional),
-    }
-
-    def check(self) -> None:
-        if self.latents < 1:
-            raise UserError(f"`latents` must be at least 1; got {self.latents}")
-        if min((self.filters, *self.hidden)) < 1:
-            raise UserError("`filters` and `hidden` must be positive")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}")
-        _ = self.observation  # refuses what does not fit x
+    def check_posterior(self) -> None:
+        pass
 
     @property
-    def observation(self) -> Observation:
-        """p(x | z)."""
-        return Observation(self.spec, self.likelihood, self.scale)
-
-    @property
-    def groups(self) -> tuple[int, ...]:
-        return (self.latents,)
-
-    @property
-    def convolutional(self) -> bool:
-        return self.architecture == "conv"
-
-    @property
-    def network(self) -> VAENet:
-        height, width, channels = self.spec.shape
-        outputs = self.observation.outputs
-        filters = self.filters if self.architecture == "conv" else 0
-        same: dict[str, Any] = {
-            "filters": filters, "activation": self.activation, "dropout": self.dropout,
-            "num_classes": self.spec.num_classes,
-        }  # fmt: skip
-        encoder = Encoder(hidden=self.hidden, **same)
-        shape = height, width, channels * outputs
-        decoder = Decoder(shape=shape, hidden=self.hidden[::-1], upsample=self.upsample, **same)
-        return VAENet(
-            encoder=encoder, decoder=decoder, latents=self.latents, outputs=outputs,
-            shared_scale=self.scale == "shared",
-        )  # fmt: skip
+    def network(self) -> EncoderDecoderNet:
+        return self.autoencoder
 
     def posterior(
         self, variables: Variables, batch: Batch, training: Training | None = None
     ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
         """Mean and log variance of q(z | x)."""
-        x = (1.0 + self.spec.to_float(batch["x"])) / 2
-        return self._apply("encode", variables, x, batch.get("label"), training)
+        return self.encoded(variables, batch, training)
 
-    def parameters(
-        self,
-        variables: Variables,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None = None,
-        training: Training | None = None,
-    ) -> Float[Array, "b h w c p"]:
-        """Parameters of p(x | z)."""
-        return self._apply("decode", variables, z, label, training)
-
-    def _apply(
-        self, method: str, variables: Variables, x: Array, label: Any, training: Training | None
-    ) -> Any:
-        precision = "float32" if training is None else self.precision
-        keys = None if training is None else training.keys
-        return apply_in(precision, self.network, variables, x, label, keys, method=method)
-
-    def terms(
+    def infer(
         self,
         key: Key[Array, ""],
         variables: Variables,
         batch: Batch,
         training: Training | None = None,
-    ) -> Terms:
-        """z by reparameterization (section 2.4), and the KL in closed form (appendix B)."""
+    ) -> Draw:
+        """z by reparameterization (section 2.4)."""
         mean, logvar = self.posterior(variables, batch, training)
         noise = normal_like(key, batch["index"], (self.latents,))
-        z = mean + jnp.exp(0.5 * logvar) * noise
+        return Draw(mean + jnp.exp(0.5 * logvar) * noise, (mean, logvar))
+
+    def score(
+        self, variables: Variables, draw: Draw, batch: Batch, training: Training | None = None
+    ) -> Terms:
+        """The KL in closed form (appendix B)."""
+        z, (mean, logvar) = draw.z, draw.q
         params = self.parameters(variables, z, batch.get("label"), training)
         log_ratio = normal_log_prob(z, 0.0, 0.0) - normal_log_prob(z, mean, logvar)
         return Terms(
@@ -185,30 +59,3 @@ class VAE(LatentVariable):
 
     def posterior_mean(self, variables: Variables, batch: Batch) -> Float[Array, "b z"]:
         return self.posterior(variables, batch)[0]
-
-    def decode(
-        self,
-        key: Key[Array, ""],
-        state: NetState,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None = None,
-        start: int | Int[Array, ""] = 0,
-    ) -> Float[Array, "b h w c"]:
-        """The mean of p(x | z)."""
-        label = labels_or_all(self.spec, label, len(z), start)
-        return self.observation.mean(self.parameters(state.ema, z, label))
-
-    def sample_x(
-        self,
-        keys: Key[Array, " b"],
-        variables: Variables,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
-        temperature: float | Array,
-    ) -> Shaped[Array, "b h w c"]:
-        params = self.parameters(variables, z, label)
-        return self.observation.sample(keys, params, temperature)
-
-    def facts(self) -> dict[str, str]:
-        p = type(self.observation.p).__name__
-        return {"latents": f"{self.latents} standard normal; p(x | z) {p}"}

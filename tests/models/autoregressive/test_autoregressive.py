@@ -191,7 +191,7 @@ def test_every_autoregressive_model_is_tested():
     assert explicit == {cls for cls, _ in SMALL.values()}
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", some(SPECS, ["rgb"]))
 @pytest.mark.parametrize("name", SMALL)
 def test_sees_the_whole_past_and_no_future(name, kind, make_state):
     spec = SPECS[kind]
@@ -289,7 +289,7 @@ def test_label_changes_every_sub_pixel(name, make_state):
         assert (np.abs(log_p[:, a] - log_p[:, b]).max(0) > 1e-4).all()
 
 
-@pytest.mark.parametrize("name", some(TWO_ROWS, ["pixelcnn", "made", "diagonal"]))
+@pytest.mark.parametrize("name", some(TWO_ROWS, ["pixelcnn", "made"]))
 def test_orders_are_the_network_on_turned_images(name, make_state):
     spec = DataSpec(3, 4, 1, 3)
     images = np.random.default_rng(0).integers(3, size=(5, 3, 4, 1))

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_log_prob
 from jaxgen.model import Bounds, Embeds, Encodes, Generates, example_keys
-from jaxgen.models.latent.base import LatentVariable, Terms
+from jaxgen.models.latent.base import LatentVariable
+from jaxgen.models.latent.draws import Draw, Terms
 from jaxgen.models.latent.inspection import active_units
 from jaxgen.nn.norm import Norm
 from jaxgen.optim.net import apply_in
@@ -54,7 +55,7 @@ class _Linear(LatentVariable):
     def network(self):
         return _Net()
 
-    def terms(self, key, variables, batch, training=None):
+    def infer(self, key, variables, batch, training=None):
         network, changed = _Net(), {}
         if training is not None:
             network = _Net(True, training.axis_name)
@@ -62,11 +63,14 @@ class _Linear(LatentVariable):
             mean, changed = apply_in(self.precision, network, variables, batch["x"], **settings)
         else:
             mean = network.apply(variables, batch["x"], method="encode")
-        noise = normal_like(key, batch["index"], (2,))
-        x = network.apply(variables, mean + noise, method="decode")
+        return Draw(mean + normal_like(key, batch["index"], (2,)), mean, changed)
+
+    def score(self, variables, draw, batch, training=None):
+        z, mean = draw.z, draw.q
+        x = _Net().apply(variables, z, method="decode")
         log_px = normal_log_prob(batch["x"], x, 0.0).sum((1, 2, 3))
-        ratio = normal_log_prob(mean + noise, 0.0, 0.0) - normal_log_prob(noise, 0.0, 0.0)
-        return Terms(log_px, kl_standard_normal(mean, jnp.zeros_like(mean)), ratio.sum(-1), changed)
+        ratio = normal_log_prob(z, 0.0, 0.0) - normal_log_prob(z, mean, 0.0)
+        return Terms(log_px, kl_standard_normal(mean, jnp.zeros_like(mean)), ratio.sum(-1))
 
     def posterior_mean(self, variables, batch):
         return self.network.apply(variables, batch["x"], method="encode")
@@ -96,13 +100,17 @@ def test_a_model_of_hooks_alone_has_every_ability(random_state):
     mean = model.posterior_mean(state.ema, batch)
     np.testing.assert_array_equal(model.encode(jax.random.key(0), state, batch), mean)
     np.testing.assert_array_equal(model.embed(state, batch), mean)
+
     # One draw: the weight is the ELBO with its KL drawn instead of in closed form.
-    terms = model.terms(jax.random.key(1), state.ema, batch)
+    def terms_of(key):
+        return model.score(state.ema, model.infer(key, state.ema, batch), batch)
+
+    terms = terms_of(jax.random.key(1))
     weight = model.log_weight(jax.random.key(1), state, batch)
     np.testing.assert_allclose(weight, terms.log_px + terms.log_ratio)
     one = jax.jit(lambda key: model.log_weight(key, state, batch) + terms.kl.sum(-1))
     keys = jax.random.split(jax.random.key(2), 4000)
-    log_px = jax.vmap(lambda key: model.terms(key, state.ema, batch).log_px)(jax.random.clone(keys))
+    log_px = jax.vmap(lambda key: terms_of(key).log_px)(jax.random.clone(keys))
     gap = np.asarray(jax.vmap(one)(keys) - log_px)
     assert (np.abs(gap.mean(0)) < 5 * gap.std(0) / len(keys) ** 0.5).all()
 
@@ -128,15 +136,15 @@ def test_statistics_move_in_training_and_evaluation_uses_their_average(random_st
 def test_latents_and_dropout_share_no_noise(random_state, monkeypatch):
     """Each example has a key for each, and all of them differ."""
     model, batch, seen = _model(), _batch(), []
-    terms = _Linear.terms
+    infer = _Linear.infer
 
     def watched(self, key, variables, batch, training=None):
         latent = example_keys(jax.random.clone(key), batch["index"])
         both = jax.random.key_data(latent), jax.random.key_data(training.keys)
         seen.extend(np.concatenate(both).tolist())
-        return terms(self, key, variables, batch, training)
+        return infer(self, key, variables, batch, training)
 
-    monkeypatch.setattr(_Linear, "terms", watched)
+    monkeypatch.setattr(_Linear, "infer", watched)
     model.train_step(jax.random.key(0), random_state(model), batch, 0)
     assert len(seen) == len(set(map(tuple, seen))) == 12
 

@@ -15,8 +15,9 @@ from jaxgen.distributions.normal import interpolate, kl_standard_normal
 from jaxgen.errors import UserError
 from jaxgen.losses.bounds import importance_weighted_bound
 from jaxgen.model import Request, example_keys
-from jaxgen.models.latent.base import Training
-from jaxgen.models.latent.vae import LOGVAR_RANGE, VAE
+from jaxgen.models.latent.draws import Training
+from jaxgen.models.latent.encoder_decoder import LOGVAR_RANGE
+from jaxgen.models.latent.vae import VAE
 from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.spec import DataSpec
@@ -41,13 +42,18 @@ def _every_image(spec):
 
 def _elbo(model, key, variables, batch, training=None):
     """(log p(x | z), KL) of one z per example."""
-    terms = model.terms(key, variables, batch, training)
+    terms = _terms(model, key, variables, batch, training)
     return terms.log_px, terms.kl.sum(-1)
+
+
+def _terms(model, key, variables, batch, training=None):
+    draw = model.infer(key, variables, batch, training)
+    return model.score(variables, draw, batch, training)
 
 
 def _bound(model, key, variables, batch, k):
     """L_k, from the model's own weights."""
-    terms = lambda key: model.terms(key, variables, batch)  # noqa: E731
+    terms = lambda key: _terms(model, key, variables, batch)  # noqa: E731
     log_weight = lambda key: terms(key).log_px + terms(key).log_ratio  # noqa: E731
     return importance_weighted_bound(log_weight, key, k)
 

@@ -1,0 +1,123 @@
+"""The network of several layers of latents, and the Gaussians of its layers."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jaxgen.models.latent.encoder_decoder import LOGVAR_RANGE
+from jaxgen.models.latent.observation import ObservationNet
+from jaxgen.nn.encoders import Encoder
+from jaxgen.nn.layers import ACTIVATIONS, Activation, dropout, fold_keys
+
+UP, DOWN = 1000, 2000
+"""The noise of the layers' dropout, by number: apart from that of encoder and decoder."""
+
+
+class Gaussian(NamedTuple):
+    """A diagonal normal distribution of one layer of latents."""
+
+    mean: Float[Array, "b z"]
+    logvar: Float[Array, "b z"]
+
+    def at(self, noise: Float[Array, "b z"]) -> Float[Array, "b z"]:
+        """What standard normal noise becomes."""
+        return self.mean + jnp.exp(0.5 * self.logvar) * noise
+
+    def noise(self, z: Float[Array, "b z"]) -> Float[Array, "b z"]:
+        """What noise becomes z."""
+        return (z - self.mean) * jnp.exp(-0.5 * self.logvar)
+
+
+def combined(a: Gaussian, b: Gaussian) -> Gaussian:
+    """The normalized product of two densities: means weighted by precisions (equations 17 and 18
+    of Sønderby et al. 2016)."""
+    precisions = jnp.exp(-a.logvar), jnp.exp(-b.logvar)
+    logvar = -jnp.logaddexp(-a.logvar, -b.logvar)
+    return Gaussian((precisions[0] * a.mean + precisions[1] * b.mean) * jnp.exp(logvar), logvar)
+
+
+class Layer(nn.Module):
+    """Fully connected layers, and the Gaussian that they give."""
+
+    hidden: tuple[int, ...]
+    activation: Activation
+    dropout: float
+    latents: int
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b f"], keys: Key[Array, " b"] | None
+    ) -> tuple[Float[Array, "b g"], Gaussian]:
+        """The last layer's features, and the Gaussian."""
+        for i, width in enumerate(self.hidden):
+            h = ACTIVATIONS[self.activation](nn.Dense(width)(h))
+            h = dropout(fold_keys(keys, i), h, self.dropout)
+        mean, logvar = jnp.split(nn.Dense(2 * self.latents)(h), 2, axis=-1)
+        return h, Gaussian(mean, jnp.clip(logvar, *LOGVAR_RANGE))
+
+
+class LadderNet(nn.Module, kw_only=True):
+    """Layers of latents; number 0 is the one next to x."""
+
+    encoder: Encoder
+    decoder: ObservationNet
+    latents: tuple[int, ...]
+    hidden: tuple[int, ...]
+    """Width of the fully connected layers next to each layer of latents."""
+    depth: int
+    """How many of them there are, above the lowest: the encoder and the decoder have their own."""
+    sampled: bool
+    """Whether the upward pass goes through samples of the latents, or past them."""
+    activation: Activation
+    dropout: float
+
+    def setup(self) -> None:
+        same = self.activation, self.dropout
+        widths = [(), *((width,) * self.depth for width in self.hidden[1:])]
+        self.up = [Layer(w, *same, n) for w, n in zip(widths, self.latents, strict=True)]
+        self.down = [Layer(w, *same, n) for w, n in zip(widths[1:], self.latents, strict=False)]
+
+    def encode(
+        self,
+        x: Float[Array, "b h w c"],
+        label: Int[Array, " b"] | None,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b f"]:
+        """The features of x, in [0, 1], from which the upward pass begins."""
+        return self.encoder(x, label, keys)
+
+    def upward(
+        self, h: Float[Array, "b f"], number: int, keys: Key[Array, " b"] | None = None
+    ) -> tuple[Float[Array, "b g"], Gaussian]:
+        """From what is below layer `number` of latents: features for the next one, and what they
+        say of this one."""
+        return self.up[number](h, fold_keys(keys, UP + number))
+
+    def prior(
+        self, above: Float[Array, "b z"], number: int, keys: Key[Array, " b"] | None = None
+    ) -> Gaussian:
+        """p(z | z above) of layer `number`, which is not the topmost."""
+        return self.down[number](above, fold_keys(keys, DOWN + number))[1]
+
+    def decode(
+        self,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Float[Array, "b h w c p"]:
+        """Parameters of p(x | z), of the lowest layer."""
+        return self.decoder(z, label, keys, first=len(self.encoder.hidden) + 1)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None
+    ) -> Float[Array, "b h w c p"]:
+        h = self.encode(x, label)
+        for number in range(len(self.latents)):
+            h, q = self.upward(h, number)
+            h = q.mean if self.sampled else h
+        z = q.mean
+        for number in reversed(range(len(self.latents) - 1)):
+            z = self.prior(z, number).mean
+        return self.decode(z, label)

@@ -1,0 +1,239 @@
+"""Posteriors that are no diagonal Gaussian: layers of latents, and inverse autoregressive flows.
+
+Two latents in all, of binary 2x2 images: the density is known by quadrature over both.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from scipy import special
+
+from jaxgen.causal.flow import InverseAutoregressiveFlow, MaskedMLP
+from jaxgen.distributions.normal import kl_normal, normal_log_prob
+from jaxgen.errors import UserError
+from jaxgen.losses.bounds import importance_weighted_bound
+from jaxgen.models.latent.draws import terms_of
+from jaxgen.models.latent.iaf import IAF
+from jaxgen.models.latent.ladder import Ladder
+from jaxgen.models.latent.ladder_net import Gaussian, combined
+from jaxgen.models.latent.vae import VAE
+from jaxgen.spec import DataSpec
+
+SPEC = DataSpec(2, 2, 1, 2)
+SMALL = {"hidden": (5, 3), "latents": (1, 1), "depth": 1, "dropout": 0.0}
+MODELS = {
+    "ladder": Ladder(SPEC, **SMALL),
+    "bottom up": Ladder(SPEC, **SMALL, inference="bottom_up"),
+    "iaf": IAF(SPEC, hidden=(5,), latents=2, flow_hidden=(6,), context=3, dropout=0.0),
+}
+IMAGES = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(-1, 2, 2, 1)
+GRID = np.linspace(-7, 7, 121)
+
+
+@pytest.fixture(scope="module")
+def case(random_state):
+    """name -> (model, state, log p of every image by quadrature)."""
+
+    def quiet(path, leaf):
+        """Less, and q wide enough that no draw outweighs all others."""
+        name = jax.tree_util.keystr(path)
+        if not any(part in name for part in ("up_", "posterior", "step_")):
+            return 0.7 * leaf
+        of_gaussian = leaf.shape in ((2,), (4,)) and "step_" not in name
+        wide = jnp.repeat(jnp.array([0.0, 1.5]), leaf.size // 2) if of_gaussian else 0.0
+        return 0.2 * leaf + wide
+
+    @functools.cache
+    def case(name):
+        model = MODELS[name]
+        state = random_state(model)
+        state = state.replace(ema=jax.tree_util.tree_map_with_path(quiet, state.ema))
+        noise = np.stack(np.meshgrid(GRID, GRID), -1).reshape(-1, 2)
+        given = jnp.asarray(noise, jnp.float32), None
+        logits = np.asarray(jax.jit(model.parameters)(state.ema, *given), np.float64)
+        signs = 2.0 * IMAGES[:, None, ..., None] - 1
+        log_pxz = special.log_expit(signs * logits[None]).sum((2, 3, 4, 5))
+        log_joint = log_pxz + scipy.stats.norm.logpdf(noise).sum(-1)
+        return model, state, special.logsumexp(log_joint, 1) + 2 * np.log(GRID[1] - GRID[0])
+
+    return case
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bounds_against_quadrature(case, name):
+    """The ELBO, with the KL as the model has it or drawn, and L_k, which rises to log p(x)."""
+    model, state, log_px = case(name)
+    assert abs(np.exp(log_px).sum() - 1) < 1e-5  # the reference itself is a density
+    num = 1500
+    batch = {"x": jnp.asarray(np.repeat(IMAGES, num, 0)), "index": jnp.arange(16 * num)}
+
+    @jax.jit
+    def found(key):
+        a, b = jax.random.split(key)
+        log_weight = lambda key: model.log_weight(key, state, batch)  # noqa: E731
+        many = importance_weighted_bound(log_weight, b, 100)
+        terms = terms_of(model, a, state.ema, batch)
+        return terms.log_px - terms.kl.sum(-1), terms.log_px + terms.log_ratio, many
+
+    elbo, drawn, many = (
+        np.asarray(b, np.float64).reshape(16, num) for b in found(jax.random.key(0))
+    )
+    error = (elbo - drawn).std(1) / num**0.5
+    # One KL is the other's mean; bottom-up and flows have most of it drawn anyway.
+    assert (np.abs((elbo - drawn).mean(1)) <= 4.5 * error + 1e-5).all()
+    gap = log_px - elbo.mean(1)
+    assert gap.max() > 0.03 and (gap > -4.5 * elbo.std(1) / num**0.5).all()
+    bias = many.var(1) / 2
+    assert bias.max() < 0.05
+    slack = 4.5 * many.std(1) / num**0.5 + 0.2 * bias + 1e-5
+    assert (np.abs(many.mean(1) + bias - log_px) < slack).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_have_the_marginal_of_the_quadrature(case, name):
+    model, state, log_px = case(name)
+    num, p = 20_000, np.exp(log_px)
+    drawn = jax.jit(lambda: model.sample(jax.random.key(2), state, num))()
+    drawn = np.asarray(drawn).reshape(num, 4).astype(int) @ 2 ** np.arange(4)[::-1]
+    found = np.bincount(drawn, minlength=16) / num
+    assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / num)).all()
+
+
+def test_one_layer_is_the_plain_vae(random_state):
+    spec = DataSpec(3, 2, 1, 4)
+    same = {"hidden": (7,), "dropout": 0.0}
+    vae, one = VAE(spec, latents=3, **same), Ladder(spec, latents=(3,), depth=1, **same)
+    params = dict(random_state(vae).ema["params"])
+    mine = {**params, "up_0": {"Dense_0": params["posterior"]}}
+    del mine["posterior"]
+    named = {"encoder": {}, "decoder": {}}
+    for name, value in mine.items():
+        part = "encoder" if name.startswith("encoder") else "decoder"
+        (named if name.startswith("up") else named[part])[name] = value
+    x = np.random.default_rng(0).integers(4, size=(6, 3, 2, 1))
+    batch = {"x": jnp.asarray(x, jnp.uint8), "index": jnp.arange(6)}
+    key = lambda: jax.random.key(1)  # noqa: E731
+    expected = jax.jit(lambda v: terms_of(vae, key(), v, batch))({"params": params})
+    found = jax.jit(lambda v: terms_of(one, key(), v, batch))({"params": named})
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("inference", ["ladder", "bottom_up"])
+def test_latents_are_in_noise_space(random_state, inference):
+    """Codes decode to x through the means of every layer, whatever the priors' scales are; the
+    topmost layer of the noise is itself."""
+    model = Ladder(SPEC, hidden=(6, 5, 4), latents=(3, 2, 2), depth=1, inference=inference)
+    state = random_state(model)
+    batch = {"x": jnp.asarray(IMAGES), "index": jnp.arange(16)}
+    noise = model.posterior_mean(state.ema, batch)
+    assert noise.shape == (16, 7) and model.groups == (2, 2, 3)
+    draw = model._posterior(jnp.zeros((16, 7)), state.ema, batch, None)
+    np.testing.assert_allclose(noise[:, :2], draw.z[:, :2], rtol=1e-5, atol=1e-6)
+    lowest = model._lowest(state.ema, noise)
+    np.testing.assert_allclose(lowest, draw.z[:, 4:], rtol=1e-3, atol=1e-3)
+    assert np.abs(np.asarray(noise[:, 2:] - draw.z[:, 2:])).max() > 0.1
+
+
+def test_the_posterior_of_a_layer_is_a_product_of_densities():
+    rng = np.random.default_rng(0)
+    a, b = (Gaussian(*rng.normal(size=(2, 5, 1)).astype(np.float32)) for _ in range(2))
+    z = np.linspace(-12, 12, 4001)
+    log_p = sum(
+        scipy.stats.norm.logpdf(z, np.float64(g.mean), np.exp(np.float64(g.logvar) / 2))
+        for g in (a, b)
+    )
+    p = np.exp(log_p - log_p.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    found = combined(a, b)
+    mean = (p * z).sum(1)
+    np.testing.assert_allclose(found.mean[:, 0], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jnp.exp(found.logvar[:, 0]), (p * z**2).sum(1) - mean**2, rtol=1e-4)
+
+
+def test_kl_of_two_normals_by_quadrature():
+    rng = np.random.default_rng(1)
+    mean, logvar, other_mean, other_logvar = rng.normal(size=(4, 6)).astype(np.float32)
+    q, p = (
+        scipy.stats.norm(np.float64(m)[:, None], np.exp(np.float64(v) / 2)[:, None])
+        for m, v in ((mean, logvar), (other_mean, other_logvar))
+    )
+    z = np.linspace(-20, 20, 20001)
+    expected = (q.pdf(z) * (q.logpdf(z) - p.logpdf(z))).sum(1) * (z[1] - z[0])
+    found = kl_normal(mean, logvar, other_mean, other_logvar)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def flow():
+    """(flow, its random variables, noise [b z], context) of five latents."""
+    module, rng = InverseAutoregressiveFlow(steps=3, hidden=(9, 7)), np.random.default_rng(0)
+    z, context = (jnp.asarray(rng.normal(size=(32, n)), jnp.float32) for n in (5, 2))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), z, context)
+    fill = lambda s: jnp.asarray(0.7 * rng.normal(size=s.shape), jnp.float32)  # noqa: E731
+    return module, jax.tree.map(fill, shapes), z, context
+
+
+def test_log_determinant_of_a_flow(flow):
+    module, variables, z, context = flow
+    move = lambda z, context: jax.tree.map(  # noqa: E731
+        lambda x: x[0], module.apply(variables, z[None], context[None])
+    )
+    jacobian = jax.jit(jax.vmap(jax.jacobian(lambda *a: move(*a)[0])))(z, context)
+    sign, expected = np.linalg.slogdet(np.asarray(jacobian, np.float64))
+    assert (sign > 0).all()
+    _, log_scale = jax.jit(jax.vmap(move))(z, context)
+    np.testing.assert_allclose(log_scale.sum(-1), expected, rtol=1e-4, atol=1e-4)
+    assert np.median(np.abs(expected)) > 0.1
+
+
+def test_an_entry_sees_those_before_it(flow):
+    _, _, z, context = flow
+    layer = MaskedMLP((29, 27), 2)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), z, context)
+    fill = lambda s: jnp.asarray(np.random.default_rng(1).normal(size=s.shape), jnp.float32)  # noqa: E731
+    variables = jax.tree.map(fill, shapes)
+    see = lambda z, c: layer.apply(variables, z[None], c[None])[0]  # noqa: E731
+    by_z, by_context = jax.jit(jax.vmap(jax.jacobian(see, (0, 1))))(z, context)
+    assert (np.triu(np.moveaxis(by_z, 2, 0)) == 0).all()
+    seen = (np.abs(by_z) > 0).any((0, 2))  # a unit may be off at one z
+    np.testing.assert_array_equal(seen, np.tri(5, k=-1, dtype=bool))
+    assert (np.abs(by_context) > 0).any(-1).all()
+
+
+def test_a_flow_begins_as_the_identity(flow):
+    module, _, z, context = flow
+    moved, log_scale = module.apply(module.init(jax.random.key(1), z, context), z, context)
+    np.testing.assert_allclose(moved, z, rtol=1e-6)
+    np.testing.assert_allclose(log_scale, jnp.zeros_like(z), atol=1e-6)
+
+
+def test_the_kl_of_a_flow_is_that_of_one_draw(case):
+    """By latent, and in all the log ratio of the densities."""
+    model, state, _ = case("iaf")
+    batch = {"x": jnp.asarray(IMAGES), "index": jnp.arange(16)}
+    terms = terms_of(model, jax.random.key(0), state.ema, batch)
+    np.testing.assert_allclose(terms.kl.sum(-1), -terms.log_ratio, rtol=1e-5, atol=1e-6)
+    draw = model.infer(jax.random.key(0), state.ema, batch)
+    np.testing.assert_allclose(
+        terms.kl, draw.q - normal_log_prob(draw.z, 0.0, 0.0), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind, fields, match", [
+    (Ladder, {"latents": (3,)}, "`latents` and `hidden` have a number for each layer"),
+    (Ladder, {"latents": (3, 0)}, "must be positive"),
+    (Ladder, {"latents": (3,), "hidden": (8,), "inference": "bottom_up"}, "has no effect with one"),
+    (Ladder, {"estimator": "stl"}, "`estimator`=stl is not one of this model's: reparam"),
+    (IAF, {"estimator": "dreg", "k": 2}, "`estimator`=dreg is not one of this model's: reparam"),
+    (IAF, {"flow_hidden": ()}, "one or more positive widths"),
+    (IAF, {"flows": 0}, "must be at least 1"),
+])  # fmt: skip
+def test_refuses_impossible_fields(kind, fields, match):
+    with pytest.raises(UserError, match=match):
+        kind(SPEC, **fields)
