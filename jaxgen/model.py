@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -241,9 +241,19 @@ class Bounds(abc.ABC):
     def kind(self) -> str:
         """What the mean of one draw of `log_weight` is called, such as the ELBO."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether every draw is log p(x) itself, so that one is enough."""
+        return False
+
     @abc.abstractmethod
     def log_weight(self, key: Key[Array, ""], state: Any, batch: Batch) -> Float[Array, " b"]:
         """Returns log p(x, z) - log q(z | x) in nats, for one draw of z per example."""
+
+
+def bounded(model: Any) -> TypeGuard[Bounds]:
+    """Whether more draws tighten the model's bound."""
+    return isinstance(model, Bounds) and not model.exact
 
 
 class Translates(abc.ABC):

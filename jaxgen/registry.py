@@ -16,8 +16,10 @@ from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.models.autoregressive.pixelsnail import PixelSNAIL
 from jaxgen.models.autoregressive.wavenet import WaveNet
 from jaxgen.models.latent.autoencoder import Autoencoder
+from jaxgen.models.latent.gmm import GMM
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
+from jaxgen.models.latent.realnvp import RealNVP
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.runs import saved
@@ -38,6 +40,7 @@ class Preset(NamedTuple):
 _DIGITS = DataSpec(8, 8, 1, 17)
 _TONES = DataSpec(1, 1024, 1, 256, rate=4000)
 _TINY = DataSpec(4, 4, 1, 5, num_classes=3)
+_POINTS = DataSpec(1, 1, 2, 0, ranges=((-1.0, 1.0),) * 2)
 _TINY_SOUND = DataSpec(1, 16, 1, 5, num_classes=3)
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
@@ -98,9 +101,16 @@ MODELS: dict[str, Preset] = {
         IAF(_DIGITS), 3000, IAF(_TINY, hidden=(8,), latents=3, flow_hidden=(8,), context=4), 100
     ),
     "ladder": _on_digits(
-        Ladder(_DIGITS), 3000,
+        Ladder(_DIGITS, warmup=1000), 3000,
         # Random layers of rectifiers would magnify the rounding of gradients.
-        Ladder(_TINY, hidden=(8, 6), latents=(3, 2), depth=1, activation="tanh"), 100,
+        Ladder(_TINY, hidden=(8, 6), latents=(3, 2), activation="tanh"), 100,
+    ),
+    "realnvp": _on_digits(
+        RealNVP(_DIGITS), 3000, RealNVP(_TINY, couplings=2, width=6, depth=1), 100
+    ),
+    "gmm": Preset(
+        GMM(_POINTS), DataConfig(dataset="moons"), TrainConfig(steps=3000, batch_size=200),
+        GMM(DataSpec(1, 1, 3, 0, ranges=((-1.0, 1.0),) * 3), components=3),
     ),
     "gan": _on_digits(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,

@@ -8,7 +8,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.results import final_results
 from jaxgen.evaluation.subject import Subject
 from jaxgen.files import user_path, write_json
-from jaxgen.model import Bounds
+from jaxgen.model import bounded
 from jaxgen.parallel.mesh import make_mesh
 from jaxgen.report import tables
 from jaxgen.runs.directory import explained
@@ -34,7 +34,7 @@ class Evaluate(Command):
             at_least(1, k=self.k)
 
     def act(self, saved: SavedRun) -> None:
-        if self.k is not None and not isinstance(saved.model, Bounds):
+        if self.k is not None and not bounded(saved.model):
             raise UserError(f"--k={self.k}: {saved.run.name} has no bound; leave it out")
         directory = user_path(self.run, "--run")
         dataset = data_of(self.run, saved, self.data_dir)

@@ -16,12 +16,12 @@ from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.sources.arrays import array_source
 from jaxgen.data.sources.base import Source
+from jaxgen.data.sources.densities import TOYS, toy
 from jaxgen.data.sources.digits import digits
 from jaxgen.data.sources.folder import folder_source
 from jaxgen.data.sources.folders import folders_source
 from jaxgen.data.sources.npz import npz_source
 from jaxgen.data.sources.points import points_source
-from jaxgen.data.sources.ring import ring
 from jaxgen.data.sources.tfds import tfds_source
 from jaxgen.data.sources.tones import tones
 from jaxgen.data.sources.wav import wav_source
@@ -48,7 +48,7 @@ _POINTS = "conditional", "levels"
 
 SOURCES: dict[str, Entry] = {
     "digits": Entry(lambda config: digits(), _IMAGES),
-    "ring": Entry(ring, _POINTS),
+    **{name: Entry(lambda config: toy(config.dataset), _POINTS) for name in TOYS},
     "tones": Entry(tones, _SOUNDS),
     "folder": Entry(
         folder_source,

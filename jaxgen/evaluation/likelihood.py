@@ -12,7 +12,7 @@ from jaxgen.evaluation.sections import About, Headline, Mean, Number, Section, T
 from jaxgen.evaluation.subject import Subject
 from jaxgen.media.kinds import ONE
 from jaxgen.media.points import in_units
-from jaxgen.model import Bounds, Metric
+from jaxgen.model import Metric, bounded
 from jaxgen.parallel.inference import mean_and_error
 from jaxgen.spec import DataSpec, bits_per_dim
 
@@ -110,7 +110,7 @@ def likelihood(subject: Subject) -> Likelihood | None:
     the whole split."""
     model, spec, datum = subject.model, subject.dataset.spec, ONE[subject.dataset.spec.kind]
     bounds: tuple[Draws, ...] = ()
-    if isinstance(model, Bounds):
+    if bounded(model):
         bounds = _bounds(subject)
         nll, draws = bounds[-1].nll, bounds[-1].k
         kind = model.kind if draws == 1 else f"importance-weighted bound, k = {draws}"
@@ -151,11 +151,14 @@ def _bounds(subject: Subject) -> tuple[Draws, ...]:
 
 
 def _truth(subject: Subject) -> Nats | None:
-    """The true density's, where the data set knows it; bins count by their middle."""
+    """The true density's, where the data set knows it; bins count by their middle, and where that
+    has no density there is no number."""
     dataset = subject.dataset
     if dataset.density is None:
         return None
     values = -dataset.density(in_units(subject.data.x, dataset.spec))
+    if not np.isfinite(values).all():
+        return None
     return _nats(values - dataset.spec.log_volume, dataset.spec)
 
 

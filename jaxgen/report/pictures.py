@@ -50,7 +50,7 @@ def _decoded_draws(subject: Subject, num: int) -> list[Figure]:
     label = np.arange(num, dtype=np.int32) % spec.num_classes if spec.num_classes else None
     z = subject.able("draw_latents", num, {"label": label})
     x = subject.able("decode", num, {"z": z, "label": label})
-    return [figure(x, spec, f"{num} draws from the prior, decoded: the means of p(x | z)", 10)]
+    return [figure(x, spec, f"{num} draws from the prior, decoded, without noise of their own", 10)]
 
 
 def progress(subject: Subject, results: Results) -> Look | None:

@@ -11,7 +11,7 @@ from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.data.points import bins, from_units, ranges_of
 from jaxgen.data.shuffle import indices
-from jaxgen.data.sources.ring import CENTRES, ENTROPY, SIGMA
+from jaxgen.data.sources.densities import TOYS
 from jaxgen.errors import UserError
 from jaxgen.media.points import in_units
 from jaxgen.parallel.mesh import make_mesh
@@ -32,6 +32,10 @@ def by_row(points):
 
 def config(path, **fields):
     return DataConfig(dataset="points", data_dir=str(path), **fields)
+
+
+CENTRES, SIGMA = TOYS["ring"].density.modes, 0.1
+ENTROPY = math.log(8) + math.log(2 * math.pi * SIGMA**2) + 1
 
 
 def test_units_come_back():
@@ -88,6 +92,42 @@ def test_the_density_of_the_ring_is_one():
     nll = -data.density(in_units(data.splits["test"].x, data.spec))
     assert abs(nll.mean() - ENTROPY) < 5 * nll.std() / len(nll) ** 0.5
     np.testing.assert_allclose(data.density(data.modes), math.log(1 / (8 * 2 * math.pi * 0.01)))
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if name != "ring"])
+def test_a_density_is_one_and_the_data_are_drawn_from_it(name):
+    """It sums to one, and the test split's mean log density is its entropy."""
+    data = load(DataConfig(dataset=name, conditional=True))
+    (low, high), cells = np.array(data.spec.ranges).T, 500 if len(data.spec.ranges) == 2 else 5000
+    width = (high - low) / cells
+    sides = [a + w * (np.arange(cells) + 0.5) for a, w in zip(low, width, strict=True)]
+    grid = np.stack(np.meshgrid(*sides), -1).reshape(-1, len(sides))
+    log_p = data.density(grid)
+    p = np.exp(log_p) * width.prod()
+    assert abs(p.sum() - 1) < 1e-6
+    entropy = -(p * np.where(p > 0, log_p, 0.0)).sum()
+    points, label = in_units(data.splits["test"].x, data.spec), data.splits["test"].label
+    nll = -data.density(points)
+    assert abs(nll.mean() - entropy) < 5 * nll.std() / len(nll) ** 0.5 + 1e-6
+    if "entropy" in data.protocol:
+        assert f"entropy {entropy:.4f} nats" in data.protocol
+    # Each label's share, and its place: the mean of its points is that of the density's part.
+    assert set(label) == set(range(data.spec.num_classes)) == set(range(len(data.class_names)))
+    if data.modes is not None:
+        nearest = np.linalg.norm(points[:, None] - data.modes, axis=2).argmin(1)
+        assert (nearest == label).mean() > 0.9
+
+
+def test_curves_are_where_they_should_be():
+    """Without noise: half circles of radius one, and arms that turn outwards."""
+    t = np.linspace(0, 1, 101)
+    upper, lower = (curve(t) for curve in TOYS["moons"].density.curves)
+    np.testing.assert_allclose(np.linalg.norm(upper, axis=1), 1)
+    np.testing.assert_allclose(np.linalg.norm(lower - [1, 0.5], axis=1), 1)
+    assert (upper[:, 1] > -1e-9).all() and (lower[:, 1] < 0.5 + 1e-9).all()
+    first, second = (curve(t) for curve in TOYS["spirals"].density.curves)
+    np.testing.assert_allclose(first, -second, atol=1e-12)
+    assert (np.diff(np.linalg.norm(first, axis=1)) > 0).all()
 
 
 @pytest.mark.parametrize("levels", [16, 256])

@@ -277,7 +277,7 @@ def test_samples_stand_beside_real_data(tmp_path):
     model, key = subject.model, subject.keys.sample
     z = model.draw_latents(key, subject.state, 100)
     same(means, model.decode(key, subject.state, z), IMAGES, 10)
-    assert means.png != drawn.png and "decoded: the means of p(x | z)" in means.caption
+    assert means.png != drawn.png and "decoded, without noise of their own" in means.caption
     same(real, subject.data.x[:100], IMAGES, 10)
     assert drawn.caption == "The first 100 samples, none picked"
     points = looked_at(Blob(PLANE), tmp_path)

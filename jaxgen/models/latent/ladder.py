@@ -35,7 +35,7 @@ class Ladder(LatentVariable):
     """Latents of each layer, from the one next to x up."""
     hidden: tuple[int, ...] = (256, 128)
     """Width of the fully connected layers next to each layer of latents."""
-    depth: int = 2
+    depth: int = 1
     """How many fully connected layers lie between two layers of latents."""
     inference: Literal["ladder", "bottom_up"] = "ladder"
     """q(z | x). ladder: from the top down, what x says of a layer times what the layer above says;
