@@ -19,6 +19,7 @@ from jaxgen.models.latent.autoencoder import Autoencoder
 from jaxgen.models.latent.gmm import GMM
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
+from jaxgen.models.latent.pixelvae import PixelVAE
 from jaxgen.models.latent.realnvp import RealNVP
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
@@ -105,8 +106,15 @@ MODELS: dict[str, Preset] = {
         # Random layers of rectifiers would magnify the rounding of gradients.
         Ladder(_TINY, hidden=(8, 6), latents=(3, 2), activation="tanh"), 100,
     ),
+    "pixelvae": _on_digits(
+        PixelVAE(_DIGITS, warmup=500), 1500,
+        PixelVAE(_TINY, hidden=(6,), latents=(3,), maps=3, features=3, blocks=1, first_kernel=3,
+                 head=3, activation="tanh"),
+        100,
+    ),
     "realnvp": _on_digits(
-        RealNVP(_DIGITS), 3000, RealNVP(_TINY, couplings=2, width=6, depth=1), 100
+        RealNVP(_DIGITS, architecture="conv", couplings=3, width=32, depth=1), 800,
+        RealNVP(_TINY, couplings=2, width=6, depth=1), 100,
     ),
     "gmm": Preset(
         GMM(_POINTS), DataConfig(dataset="moons"), TrainConfig(steps=3000, batch_size=200),

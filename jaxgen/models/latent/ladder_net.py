@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.causal.condition import Condition
 from jaxgen.models.latent.encoder_decoder import LOGVAR_RANGE
-from jaxgen.models.latent.observation import ObservationNet
 from jaxgen.nn.encoders import Encoder
 from jaxgen.nn.layers import ACTIVATIONS, Activation, dropout, fold_keys
 
@@ -62,7 +62,10 @@ class LadderNet(nn.Module, kw_only=True):
     """Layers of latents; number 0 is the one next to x."""
 
     encoder: Encoder
-    decoder: ObservationNet
+    decoder: nn.Module
+    """Called with (z, label, keys, first) (see `Decoder`)."""
+    pixels: nn.Module | None = None
+    """A causal network, which is given what the decoder returns, as maps (see `Condition`)."""
     latents: tuple[int, ...]
     hidden: tuple[int, ...]
     """Width of the fully connected layers next to each layer of latents."""
@@ -106,13 +109,11 @@ class LadderNet(nn.Module, kw_only=True):
         z: Float[Array, "b z"],
         label: Int[Array, " b"] | None,
         keys: Key[Array, " b"] | None = None,
-    ) -> Float[Array, "b h w c p"]:
-        """Parameters of p(x | z), of the lowest layer."""
+    ) -> Array:
+        """What the decoder makes of the lowest layer."""
         return self.decoder(z, label, keys, first=len(self.encoder.hidden) + 1)
 
-    def __call__(
-        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None
-    ) -> Float[Array, "b h w c p"]:
+    def __call__(self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None) -> Array:
         h = self.encode(x, label)
         for number in range(len(self.latents)):
             h, q = self.upward(h, number)
@@ -120,4 +121,5 @@ class LadderNet(nn.Module, kw_only=True):
         z = q.mean
         for number in reversed(range(len(self.latents) - 1)):
             z = self.prior(z, number).mean
-        return self.decode(z, label)
+        out = self.decode(z, label)
+        return out if self.pixels is None else self.pixels(x, Condition(maps=out))

@@ -1,0 +1,257 @@
+"""What models with several layers of latents share: the layers' inference and priors (Sønderby et
+al. 2016, arXiv:1602.02282, and the plain bottom-up one of Burda et al. 2016, arXiv:1509.00519)."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, Shaped
+
+from jaxgen.distributions.normal import kl_normal, normal_like, normal_log_prob
+from jaxgen.errors import UserError
+from jaxgen.fields import Only
+from jaxgen.model import Batch, example_keys, labels_or_all
+from jaxgen.models.latent.base import LatentVariable
+from jaxgen.models.latent.draws import Draw, Terms, Training
+from jaxgen.models.latent.ladder_net import Gaussian, LadderNet, combined
+from jaxgen.nn.encoders import Encoder
+from jaxgen.nn.layers import Activation
+from jaxgen.optim.net import NetState, Variables, apply_in
+
+
+@dataclass(frozen=True)
+class Layered(LatentVariable):
+    """Latents in layers, each layer's prior given by the one above it; the topmost is N(0, I). A
+    model gives p(x | z), z being the layer next to x."""
+
+    latents: tuple[int, ...] = (16, 8)
+    """Latents of each layer, from the one next to x up."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Width of the fully connected layers next to each layer of latents."""
+    depth: int = 1
+    """How many fully connected layers lie between two layers of latents."""
+    inference: Literal["ladder", "bottom_up"] = "ladder"
+    """q(z | x). ladder: from the top down, what x says of a layer times what the layer above says;
+    bottom_up: each layer from a sample of the one below, as in the plain models before it."""
+    architecture: Literal["mlp", "conv"] = "mlp"
+    """mlp: fully connected layers alone; conv: strided convolutions between x and the lowest
+    ones."""
+    filters: int = 32
+    """conv: features at full resolution, doubled at every halving."""
+    upsample: Literal["resize", "transpose"] = "resize"
+    """conv: double the pixels and convolve, or transposed convolutions."""
+    activation: Activation = "relu"
+    """What follows every layer but those that give parameters of a distribution."""
+    dropout: float = 0.05
+    """Dropout rate after every hidden layer, and on what enters the first."""
+
+    only: ClassVar = {
+        "filters": Only("without `architecture`=conv", lambda model: model.architecture == "conv"),
+        "upsample": Only("without `architecture`=conv", lambda model: model.architecture == "conv"),
+        "inference": Only(
+            "without several layers of `latents`", lambda model: len(model.latents) > 1
+        ),
+    }
+
+    @abstractmethod
+    def check_decoder(self) -> None:
+        """Raises UserError where the fields of p(x | z) cannot be."""
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The module that is called with (z, label, keys, first) (see `Decoder`)."""
+
+    @property
+    def pixels(self) -> nn.Module | None:
+        """A causal network that is given what the decoder returns, as maps."""
+        return None
+
+    @abstractmethod
+    def log_px(
+        self,
+        variables: Variables,
+        z: Float[Array, "b z"],
+        batch: Batch,
+        training: Training | None,
+    ) -> Float[Array, " b"]:
+        """log p(x | z)."""
+
+    @abstractmethod
+    def mean_x(
+        self,
+        keys: Key[Array, " b"],
+        variables: Variables,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None,
+    ) -> Float[Array, "b h w c"]:
+        """What z stands for, as floats in [-1, 1]."""
+
+    @abstractmethod
+    def draw_x(
+        self,
+        keys: Key[Array, " b"],
+        variables: Variables,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None,
+        temperature: float | Array,
+    ) -> Shaped[Array, "b h w c"]:
+        """Draws x from p(x | z), each by its own key."""
+
+    def check(self) -> None:
+        if not self.latents or len(self.latents) != len(self.hidden):
+            raise UserError(
+                "`latents` and `hidden` have a number for each layer of latents; got "
+                f"{len(self.latents)} and {len(self.hidden)}"
+            )
+        if min(*self.latents, *self.hidden, self.depth, self.filters) < 1:
+            raise UserError("`latents`, `hidden`, `depth` and `filters` must be positive")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}")
+        self.check_decoder()
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return self.latents[::-1]
+
+    @property
+    def convolutional(self) -> bool:
+        return self.architecture == "conv" or self.pixels is not None
+
+    @property
+    def ends(self) -> dict[str, Any]:
+        """The sizes that encoder and decoder share."""
+        return {
+            "filters": self.filters if self.architecture == "conv" else 0,
+            "activation": self.activation, "dropout": self.dropout,
+            "num_classes": self.spec.num_classes, "hidden": (self.hidden[0],) * self.depth,
+        }  # fmt: skip
+
+    @property
+    def network(self) -> LadderNet:
+        return LadderNet(
+            encoder=Encoder(**self.ends), decoder=self.decoder, pixels=self.pixels,
+            latents=self.latents, hidden=self.hidden, depth=self.depth,
+            sampled=self.inference == "bottom_up", activation=self.activation,
+            dropout=self.dropout,
+        )  # fmt: skip
+
+    def run(
+        self,
+        method: str,
+        variables: Variables,
+        training: Training | None,
+        *inputs: Any,
+        **settings: Any,
+    ) -> Any:
+        """What that method of the network returns."""
+        precision = "float32" if training is None else self.precision
+        settings |= {"keys": None if training is None else training.keys, "method": method}
+        return apply_in(precision, self.network, variables, *inputs, **settings)
+
+    def _parts(self, z: Float[Array, "b z"]) -> list[Float[Array, "b z"]]:
+        """The layers of z, the lowest first."""
+        return jnp.split(z, np.cumsum(self.groups)[:-1], -1)[::-1]
+
+    def _joined(self, layers: Sequence[Any]) -> Any:
+        """All layers as one, the topmost first."""
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *layers[::-1])
+
+    def _posterior(
+        self,
+        noise: Float[Array, "b z"],
+        variables: Variables,
+        batch: Batch,
+        training: Training | None,
+    ) -> Draw:
+        """What noise becomes under q(z | x), and the Gaussians that it was given to."""
+        x, parts = (1.0 + self.spec.to_float(batch["x"])) / 2, self._parts(noise)
+        h = self.run("encode", variables, training, x, batch.get("label"))
+        said: list[Gaussian] = []
+        z: list[Array] = []
+        for number, part in enumerate(parts):
+            h, q = self.run("upward", variables, training, h, number=number)
+            said, z = [*said, q], [*z, q.at(part)]
+            h = z[-1] if self.inference == "bottom_up" else h
+        if self.inference == "ladder":
+            for number in reversed(range(len(parts) - 1)):
+                p = self.run("prior", variables, training, z[number + 1], number=number)
+                said[number] = combined(said[number], p)
+                z[number] = said[number].at(parts[number])
+        return Draw(self._joined(z), self._joined(said))
+
+    def _prior(
+        self, z: Float[Array, "b z"], variables: Variables, training: Training | None = None
+    ) -> Gaussian:
+        """p of every layer, given the one above as z has it."""
+        _, *above = self._parts(z)
+        given = [
+            self.run("prior", variables, training, part, number=number)
+            for number, part in enumerate(above)
+        ]
+        zero = jnp.zeros((len(z), self.latents[-1]))
+        standard = Gaussian(zero, zero)
+        return self._joined([*given, standard])
+
+    def infer(
+        self,
+        key: Key[Array, ""],
+        variables: Variables,
+        batch: Batch,
+        training: Training | None = None,
+    ) -> Draw:
+        noise = normal_like(key, batch["index"], (sum(self.latents),))
+        return self._posterior(noise, variables, batch, training)
+
+    def score(
+        self, variables: Variables, draw: Draw, batch: Batch, training: Training | None = None
+    ) -> Terms:
+        """The KL of a layer is in closed form where q knows the layer above, as p does; bottom-up,
+        it is so of the topmost, and is estimated by z for the others."""
+        log_px = self.log_px(variables, self._parts(draw.z)[0], batch, training)
+        p, q = self._prior(draw.z, variables, training), draw.q
+        log_ratio = normal_log_prob(draw.z, *p) - normal_log_prob(draw.z, *q)
+        kl = kl_normal(q.mean, q.logvar, p.mean, p.logvar)
+        if self.inference == "bottom_up":
+            kl = jnp.where(jnp.arange(sum(self.latents)) < self.latents[-1], kl, -log_ratio)
+        return Terms(log_px, kl, log_ratio.sum(-1))
+
+    def posterior_mean(self, variables: Variables, batch: Batch) -> Float[Array, "b z"]:
+        """The noise of every layer's mean, given the means of the layers that it is drawn after."""
+        zero = jnp.zeros((len(batch["x"]), sum(self.latents)))
+        z = self._posterior(zero, variables, batch, None).z
+        return self._prior(z, variables).noise(z)
+
+    def lowest(self, variables: Variables, noise: Float[Array, "b z"]) -> Float[Array, "b z"]:
+        """The layer next to x that noise becomes, from the top down."""
+        *below, z = self._parts(noise)
+        for number in reversed(range(len(below))):
+            z = self.run("prior", variables, None, z, number=number).at(below[number])
+        return z
+
+    def decode(
+        self,
+        key: Key[Array, ""],
+        state: NetState,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None = None,
+        start: int | Int[Array, ""] = 0,
+    ) -> Float[Array, "b h w c"]:
+        label = labels_or_all(self.spec, label, len(z), start)
+        keys = example_keys(key, start + jnp.arange(len(z)))
+        return self.mean_x(keys, state.ema, self.lowest(state.ema, z), label)
+
+    def sample_x(
+        self,
+        keys: Key[Array, " b"],
+        variables: Variables,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None,
+        temperature: float | Array,
+    ) -> Shaped[Array, "b h w c"]:
+        return self.draw_x(keys, variables, self.lowest(variables, z), label, temperature)
