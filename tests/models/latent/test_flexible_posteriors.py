@@ -242,7 +242,7 @@ def test_the_kl_of_a_flow_is_that_of_one_draw(case):
 @pytest.mark.parametrize("kind, fields, match", [
     (Ladder, {"latents": (3,)}, "`latents` and `hidden` have a number for each layer"),
     (Ladder, {"latents": (3, 0)}, "must be positive"),
-    (Ladder, {"latents": (3,), "hidden": (8,), "inference": "bottom_up"}, "has no effect without sev"),
+    (Ladder, {"latents": (3,), "hidden": (8,), "inference": "bottom_up"}, "no effect without"),
     (Ladder, {"estimator": "stl"}, "`estimator`=stl is not one of this model's: reparam"),
     (IAF, {"estimator": "dreg", "k": 2}, "`estimator`=dreg is not one of this model's"),
     (IAF, {"flow_hidden": ()}, "one or more positive widths"),

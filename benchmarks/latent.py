@@ -1,0 +1,173 @@
+"""The latent-variable family in one table: digits, and all families on two-dimensional points.
+
+    python benchmarks/latent.py [--tasks digits moons] [--models vae …] [--seeds 0 1 2]
+    python benchmarks/latent.py --table    # writes RESULTS.md's tables of the rows there are
+    python benchmarks/latent.py --check    # whether the page shows just those
+
+A row is `python train.py --model=MODEL FLAGS --seed=SEED`: the checkpoint is chosen on validation,
+and the report measures the whole test split. Rows that are in the results already are kept;
+--again makes them anew.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import common
+import pages
+from common import RESULTS, ROOT
+
+
+class Task(NamedTuple):
+    """A data set, and the models on it with their flags."""
+
+    title: str
+    flags: tuple[str, ...]
+    models: dict[str, tuple[str, ...]]
+
+
+TASKS = {
+    "digits": Task(
+        "Digits, 17 levels",
+        (),
+        {name: () for name in ("vae", "iwae", "iaf", "ladder", "pixelvae", "realnvp")},
+    ),
+    "moons": Task(
+        "Two moons",
+        ("--dataset=moons",),
+        {
+            "gmm": (),
+            "realnvp": (
+                "--realnvp.architecture=mlp", "--realnvp.couplings=8", "--realnvp.width=64",
+                "--realnvp.depth=2", "--realnvp.optimizer.learning_rate=2e-3", "--steps=6000",
+                "--batch_size=200", "--realnvp.optimizer.decay_steps=6000",
+            ),
+            "vae": ("--vae.latents=2", "--steps=6000"),
+            "made": ("--levels=64",),
+            "pixelcnn": ("--levels=64",),
+        },
+    ),
+}  # fmt: skip
+
+PAPERS = {
+    "vae": "Kingma & Welling 2014",
+    "iwae": "Burda et al. 2016, k = 5, DReG",
+    "iaf": "Kingma et al. 2016",
+    "ladder": "Sønderby et al. 2016",
+    "pixelvae": "Gulrajani et al. 2017",
+    "realnvp": "Dinh et al. 2017",
+    "gmm": "by gradient",
+    "made": "Germain et al. 2015",
+    "pixelcnn": "van den Oord et al. 2016",
+}
+
+
+def train(task: str, model: str, seed: int) -> dict[str, Any]:
+    """Runs the command; its results, and the seconds it took."""
+    chosen = TASKS[task]
+    words = ["train.py", f"--model={model}", *chosen.flags, *chosen.models[model]]
+    command = [*words, f"--seed={seed}"]
+    print("== python " + " ".join(command), flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, *command, f"--run={directory}/run"],
+            cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wall = time.perf_counter() - start
+        results = json.loads((Path(directory) / "run" / "results.json").read_text())
+    row = {"task": task, "command": "python " + " ".join(command), "wall_s": round(wall, 1)}
+    return row | {n: x for n, x in results.items() if n != "seconds"}
+
+
+def cells(rows: list[dict[str, Any]], *path: str, form: str = ".2f") -> str:
+    """One number of each seed."""
+    found = []
+    for row in rows:
+        value: Any = row
+        for name in path:
+            value = value[name]
+        found.append(format(value, form))
+    return ", ".join(found)
+
+
+def table(task: str, rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| `--model` | paper | test NLL in nats, by seed | density | KL in nats | Fréchet distance "
+        "| coverage | parameters | seconds, all included |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    form = ".2f" if task == "digits" else ".3f"
+    for name in TASKS[task].models:
+        mine = [row for row in rows if row["model"] == name]
+        if not mine:
+            continue
+        likelihood = mine[0]["likelihood"]
+        nll = f"**{cells(mine, 'likelihood', 'model', 'nats', form=form)}**"
+        nll += f" ± {likelihood['model']['nats_se']:{form}}"
+        kl = "—"
+        if "kl" in mine[0]["metrics"]:
+            kl = cells(mine, "metrics", "kl", "mean", form=".1f")
+        scores = [cells(mine, "scores", "model", n) for n in ("frechet", "coverage")]
+        paper, wall = PAPERS[name], cells(mine, "wall_s", form=".0f")
+        row = [f"`{name}`", paper, nll, likelihood["kind"], kl, *scores]
+        lines.append(f"| {' | '.join([*row, format(mine[0]['parameters'], ','), wall])} |")
+    first = next(row for row in rows if not row["command"].count("--levels"))
+    ends = dict(first["likelihood"]["baselines"])
+    if first["likelihood"]["truth"]:
+        ends["the true density"] = first["likelihood"]["truth"]
+    for name, found in ends.items():
+        lines.append(f"| {name} | | {found['nats']:{form}} | exact | | | | | |")
+    return "\n".join(lines)
+
+
+def show(result: dict[str, Any], check: bool) -> None:
+    """Writes the tables, or checks that the page shows them."""
+    parts = []
+    for key, task in TASKS.items():
+        rows = [row for row in result["rows"] if row["task"] == key]
+        if rows:
+            parts.append(f"**{task.title}**\n\n{table(key, rows)}")
+    text = "\n\n".join([*parts, f"Measured on {common.named(result['machine'])}."])
+    if check:
+        pages.check(pages.RESULTS_PAGE, "latent", text, "python benchmarks/latent.py --table")
+    else:
+        pages.write(pages.RESULTS_PAGE, "latent", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    models = list(dict.fromkeys(name for task in TASKS.values() for name in task.models))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--models", nargs="+", default=models, choices=models)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS / "latent.json")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the tables")
+    parser.add_argument(
+        "--check", action="store_true", help="run nothing; exit with 1 if a page shows another"
+    )
+    asked = parser.parse_args()
+    kept = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
+    if asked.table or asked.check:
+        show({**json.loads(asked.out.read_text())}, asked.check)
+        return
+    rows = {(r["task"], r["model"], r["seed"]): r for r in kept}
+    # Seed by seed: what is made first has every model.
+    for seed in asked.seeds:
+        for task in asked.tasks:
+            for model in TASKS[task].models:
+                if model in asked.models and (asked.again or (task, model, seed) not in rows):
+                    rows[task, model, seed] = train(task, model, seed)
+                    common.write(
+                        asked.out, {"machine": common.machine(), "rows": list(rows.values())}
+                    )
+
+
+if __name__ == "__main__":
+    main()
