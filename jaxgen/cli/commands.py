@@ -4,6 +4,7 @@ from jaxgen.cli.command import Command, able
 from jaxgen.cli.complete import Complete
 from jaxgen.cli.compress import Compress, Decompress
 from jaxgen.cli.evaluate import Evaluate
+from jaxgen.cli.features import Features, Probe
 from jaxgen.cli.interpolate import Interpolate
 from jaxgen.cli.reconstruct import Reconstruct
 from jaxgen.cli.sample import Sample
@@ -18,6 +19,8 @@ COMMANDS: dict[str, type[Command]] = {
     "complete": Complete,
     "reconstruct": Reconstruct,
     "translate": Translate,
+    "features": Features,
+    "probe": Probe,
     "compress": Compress,
     "decompress": Decompress,
 }

@@ -41,6 +41,11 @@ def grid_path(out: str, spec: DataSpec) -> Path:
     return _checked(user_path(out, "--out"), formats(spec))
 
 
+def arrays_path(out: str) -> Path:
+    """Where an .npz file can be written to, by its name; else a UserError."""
+    return _checked(user_path(out, "--out"), (".npz",))
+
+
 def _checked(path: Path, ends: tuple[str, ...], other: str = "") -> Path:
     """The path, if it has one of these endings and can be written to, "" being a new folder."""
     if path.suffix not in ends:

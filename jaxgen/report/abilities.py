@@ -57,6 +57,30 @@ def reconstructions(subject: Subject, results: Results) -> Look | None:
     return Look("Reconstructions", (figure(pair, spec, caption),))
 
 
+def resampled(subject: Subject, results: Results) -> Look | None:
+    """Examples whose lower layers of latents are drawn anew: what each layer decides."""
+    model = subject.model
+    if not (isinstance(model, Encodes) and isinstance(model, Generates) and len(model.groups) > 1):
+        return None
+    given = shown(subject, ROWS)
+    rows, label = len(given["x"]), given.get("label")
+    code = subject.able("encode", rows, given)
+    each = None if label is None else label.repeat(ANSWERS)
+    new = subject.able("draw_latents", rows * ANSWERS, {"label": each})
+    figures = []
+    for kept in range(len(model.groups) - 1, 0, -1):
+        upper = sum(model.groups[:kept])
+        z = np.concatenate([code[:, None, :upper].repeat(ANSWERS, 1),
+                            new.reshape(rows, ANSWERS, -1)[..., upper:]], -1)  # fmt: skip
+        x = np.concatenate([floats(given["x"], model.spec)[:, None], decoded(subject, z, label)], 1)
+        caption = (
+            f"The {subject.split} split (left), with the topmost {kept} of {len(model.groups)} "
+            "layers of latents kept and the rest drawn from their priors"
+        )
+        figures.append(figure(x, model.spec, caption))
+    return Look("What each layer of latents decides", tuple(figures))
+
+
 def interpolations(subject: Subject, results: Results) -> Look | None:
     """Walks between pairs of latents from the prior, on great circles, a part of z at a time."""
     model = subject.model

@@ -13,6 +13,7 @@ LOOKS: tuple[Callable[[Subject, Results], Look | None], ...] = (
     abilities.translations,
     facts.numbers,
     abilities.reconstructions,
+    abilities.resampled,
     abilities.interpolations,
     abilities.completions,
     abilities.traversals,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +22,7 @@ from jaxgen.cli import main, parse
 from jaxgen.cli.train import lengthened
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
+from jaxgen.evaluation import probe
 from jaxgen.media.kinds import load_images
 from jaxgen.media.pictures import CELL
 from jaxgen.registry import MODELS, load_run
@@ -806,3 +808,43 @@ def test_damage_is_told_and_the_older_checkpoint_is_used(trained, capfd):
     assert "checkpoint 20 is unusable" in err and "checkpoint 10 is used instead" in err
     assert (sample(f"--run={run}", "--num=3", "--checkpoint=10")["x"] == images).all()
     assert digest.digest(load_run(run, 20).state) != digest.digest(load_run(run, 10).state)
+
+
+# Features.
+
+
+def test_features_are_the_model_s_with_the_labels_of_the_data(trained, refused):
+    run = trained("vae").run
+    main.main(["features", f"--run={run}", "--split=validation", "--out=f.npz"])
+    found, data = np.load("f.npz"), load(DataConfig()).splits["validation"]
+    saved = load_run(run)
+    batch = {"x": jnp.asarray(data.x), "index": jnp.arange(len(data.x))}
+    expected = jax.jit(saved.model.embed)(saved.state, batch)
+    np.testing.assert_allclose(found["features"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found["label"], data.label)
+    assert found["class_names"].tolist() == [str(d) for d in range(10)]
+    assert "ends in .npz" in refused("features", f"--run={run}", "--out=f.png")
+
+
+def test_probe_stands_beside_raw_data_components_and_no_training(trained, capfd, monkeypatch):
+    monkeypatch.setattr(probe, "DRAWS", 2)
+    monkeypatch.setattr(probe, "STRENGTHS", (0.1,))
+    run = trained("vae").run
+    main.main(["probe", f"--run={run}"])
+    out = capfd.readouterr().out
+    size = load_run(run).model.latents
+    for row in (f"vae ({size})", "raw images (64)", f"principal components ({size})",
+                f"vae, untrained ({size})"):  # fmt: skip
+        assert row in out
+    kept = json.loads(Path(run, "probe.json").read_text())
+    assert [len(v) for v in kept["accuracy"]["raw images (64)"].values()] == [2, 1]
+    assert kept["accuracy"]["raw images (64)"]["1000"][0] > 0.85
+
+
+def test_probe_needs_labels(refused, tmp_path):
+    np.save("p.npy", np.random.default_rng(0).normal(size=(300, 2)))
+    run = f"--run={tmp_path / 'points'}"
+    with contextlib.suppress(SystemExit):
+        main.main(["train", "--model=vae", "--vae.hidden", "4", "--vae.latents=2", *TINY,
+                   "--dataset=points", "--data_dir=p.npy", run])  # fmt: skip
+    assert "has no labels" in refused("probe", run)

@@ -26,6 +26,8 @@ from jaxgen.evaluation.subject import Subject
 from jaxgen.media.kinds import picture
 from jaxgen.media.points import plot
 from jaxgen.model import Completes, Inspection, Model, Request, Samples
+from jaxgen.models.latent.ladder import Ladder
+from jaxgen.models.latent.vae import VAE
 from jaxgen.parallel.mesh import make_mesh
 from jaxgen.report import abilities, facts, pictures
 from jaxgen.report.blocks import Clips, Look, Pairs
@@ -357,3 +359,25 @@ def test_pictures_in_a_page_are_whole(tmp_path):
     page = render(subject, nothing_measured(subject), [look])
     urls = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert [base64.b64decode(url) for url in urls] == [figure.png for figure in look.blocks]
+
+
+def test_lower_layers_are_drawn_anew_below_those_that_are_kept(tmp_path):
+    """A row an example: itself, then decodings of its upper latents and of new lower ones."""
+    spec = DataSpec(3, 2, 1, 4)
+    model = Ladder(spec, latents=(2, 3, 1), hidden=(5, 4, 3))
+    subject = looked_at(model, tmp_path / "run")
+    look = abilities.resampled(subject, None)
+    assert len(look.blocks) == 2 and "topmost 2 of 3" in look.blocks[0].caption
+    rows, answers = abilities.ROWS, abilities.ANSWERS
+    x = jnp.asarray(subject.data.x[:rows])
+    batch = {"x": x, "index": jnp.arange(rows)}
+    code = model.encode(None, subject.state, batch)
+    new = model.draw_latents(subject.keys.sample, subject.state, rows * answers)
+    for kept, block in zip((4, 1), look.blocks, strict=True):
+        z = jnp.concatenate([code.repeat(answers, 0)[:, :kept], new[:, kept:]], 1)
+        decoded = model.decode(subject.keys.sample, subject.state, z)
+        decoded = decoded.reshape(rows, answers, *spec.shape)
+        shown = jnp.concatenate([spec.to_float(x)[:, None], decoded], 1)
+        same(block, shown, spec)
+    plain = looked_at(VAE(spec, hidden=(4,), latents=2), tmp_path / "plain")
+    assert abilities.resampled(plain, None) is None
