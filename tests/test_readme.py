@@ -17,7 +17,7 @@ from jaxgen.cli import main, parse
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, ROOT / "benchmarks" / "RESULTS.md"]
-DIGITS, TONES = load(DataConfig()), load(DataConfig(dataset="tones"))
+DIGITS, TONES, MOONS = (load(DataConfig(dataset=name)) for name in ("digits", "tones", "moons"))
 NEEDS_NO_RUN = ("list", "describe", "prepare")
 
 
@@ -45,8 +45,8 @@ SCRIPTS = {w[1] for w in commands() if w[0] == "python"}
 
 @pytest.mark.parametrize("argv", TRAIN, ids=" ".join)
 def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    sounds = {"tones": TONES, "wav": TONES}
-    monkeypatch.setattr(parse, "load", lambda config: sounds.get(config.dataset, DIGITS))
+    others = {"tones": TONES, "wav": TONES, "moons": MOONS}
+    monkeypatch.setattr(parse, "load", lambda config: others.get(config.dataset, DIGITS))
     if "--help" in argv:
         with pytest.raises(SystemExit) as stopped:
             parse.parse_run(argv, "train.py")
