@@ -26,7 +26,7 @@ from jaxgen.model import (
 )
 from jaxgen.models.latent.inspection import without_label
 from jaxgen.nn.flow import MultiScaleFlow
-from jaxgen.optim.net import NetState, Precision, Variables, apply_in, create, create_state
+from jaxgen.optim.net import NetState, Variables, create, create_state
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import train_net
 
@@ -56,8 +56,6 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
     accumulate: int = 1
     """Parts that a device's batch is taken in, one after another, for memory; the step is the
     same to rounding."""
-    precision: Precision = "float32"
-    """What the couplings compute in while training; evaluation and sampling stay float32."""
     optimizer: Optimizer = Optimizer()
     """How the network is trained."""
 
@@ -155,13 +153,13 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
         key: Key[Array, ""],
         variables: Variables,
         batch: Batch,
-        precision: Precision = "float32",
     ) -> Float[Array, " b"]:
         """log p of real x; of levels, with noise in their bins: its mean is below log p."""
         keys = example_keys(key, batch["index"])
         noise = jax.vmap(lambda key: jax.random.uniform(key, self.spec.shape))(keys)
         y, by_logits = self.to_real(batch["x"], noise)
-        z, log_det = apply_in(precision, self.network, variables, y, batch.get("label"))
+        found: Any = self.network.apply(variables, y, batch.get("label"))
+        z, log_det = found
         return normal_log_prob(z, 0.0, 0.0).sum(-1) + log_det + by_logits
 
     def init(self, key: Key[Array, ""], batch: Batch) -> NetState:
@@ -178,7 +176,7 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
     ) -> tuple[NetState, Metrics]:
         def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
             # The parts share the key: the noise of an example follows from its index too.
-            log_p = self.log_prob(jax.random.clone(key), variables, batch, self.precision)
+            log_p = self.log_prob(jax.random.clone(key), variables, batch)
             nll = -log_p.mean()
             return nll, ({"nll": nll}, {})
 
@@ -204,9 +202,7 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
         return normal_like(key, start + jnp.arange(num), (self.spec.dims,))
 
     def _inverted(self, state: NetState, z: Float[Array, "b z"], label: Any) -> Array:
-        y = apply_in(
-            "float32", self.network, state.ema, z, label, shapes=self.shapes, method="invert"
-        )
+        y: Any = self.network.apply(state.ema, z, label, self.shapes, method="invert")
         return self.from_real(y)
 
     def decode(
@@ -246,7 +242,8 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
 
     def _encoded(self, state: NetState, batch: Batch) -> Float[Array, "b z"]:
         y, _ = self.to_real(batch["x"], 0.5)
-        return apply_in("float32", self.network, state.ema, y, batch.get("label"))[0]
+        found: Any = self.network.apply(state.ema, y, batch.get("label"))
+        return found[0]
 
     def facts(self) -> dict[str, str]:
         parts = " + ".join(map(str, self.groups))
