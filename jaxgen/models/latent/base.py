@@ -137,8 +137,9 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
             raise UserError("`warmup` and `beta` must not be negative")
         if not 0 <= self.ema < 1:
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
-        if min(self.accumulate, self.k) < 1:
-            raise UserError("`accumulate` and `k` must be at least 1")
+        for name in ("accumulate", "k"):
+            if getattr(self, name) < 1:
+                raise UserError(f"`{name}` must be at least 1; got {getattr(self, name)}")
         if self.free_bits < 0:
             raise UserError(f"`free_bits` must not be negative; got {self.free_bits}")
         if self.free_bits and self.accumulate > 1:

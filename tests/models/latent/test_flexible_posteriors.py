@@ -38,7 +38,7 @@ MODELS = {
     "iaf": IAF(SPEC, hidden=(5,), latents=2, flow_hidden=(6,), context=3, dropout=0.0),
 }
 IMAGES = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(-1, 2, 2, 1)
-GRID = np.linspace(-7, 7, 121)
+GRID = np.linspace(-6.5, 6.5, 79)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -83,14 +83,14 @@ def test_bounds_against_quadrature(case, name):
     """The ELBO, with the KL as the model has it or drawn, and L_k, which rises to log p(x)."""
     model, state, log_px = case(name)
     assert abs(np.exp(log_px).sum() - 1) < 1e-5  # the reference itself is a density
-    num = 1500
+    num = 500
     batch = {"x": jnp.asarray(np.repeat(IMAGES, num, 0)), "index": jnp.arange(16 * num)}
 
     @jax.jit
     def found(key):
         a, b = jax.random.split(key)
         log_weight = lambda key: model.log_weight(key, state, batch)  # noqa: E731
-        many = importance_weighted_bound(log_weight, b, 100)
+        many = importance_weighted_bound(log_weight, b, 60)
         terms = terms_of(model, a, state.ema, batch)
         return terms.log_px - terms.kl.sum(-1), terms.log_px + terms.log_ratio, many
 
@@ -103,7 +103,7 @@ def test_bounds_against_quadrature(case, name):
     gap = log_px - elbo.mean(1)
     assert gap.max() > 0.03 and (gap > -4.5 * elbo.std(1) / num**0.5).all()
     bias = many.var(1) / 2
-    assert bias.max() < 0.05
+    assert bias.max() < 0.06
     slack = 4.5 * many.std(1) / num**0.5 + 0.2 * bias + 1e-5
     assert (np.abs(many.mean(1) + bias - log_px) < slack).all()
 

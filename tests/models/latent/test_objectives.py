@@ -233,7 +233,7 @@ def test_evaluation_has_as_many_draws_as_training(random_state):
 
 
 @pytest.mark.parametrize("fields, match", [
-    ({"k": 0}, "`accumulate` and `k` must be at least 1"),
+    ({"k": 0}, "`k` must be at least 1; got 0"),
     ({"free_bits": -1.0}, "`free_bits` must not be negative"),
     ({"free_bits": 0.5, "k": 2}, "`free_bits`=0.5 has no effect without `k`=1"),
     ({"free_bits": 0.5, "accumulate": 2}, "set `accumulate`=1"),
