@@ -42,11 +42,7 @@ TASKS = {
         ("--dataset=moons",),
         {
             "gmm": (),
-            "realnvp": (
-                "--realnvp.architecture=mlp", "--realnvp.couplings=8", "--realnvp.width=64",
-                "--realnvp.depth=2", "--realnvp.optimizer.learning_rate=2e-3", "--steps=6000",
-                "--batch_size=200", "--realnvp.optimizer.decay_steps=6000",
-            ),
+            "realnvp": ("--steps=6000",),
             "vae": ("--vae.latents=2", "--steps=6000"),
             "made": ("--levels=64",),
             "pixelcnn": ("--levels=64",),

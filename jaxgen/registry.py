@@ -113,8 +113,8 @@ MODELS: dict[str, Preset] = {
         100,
     ),
     "realnvp": _on_digits(
-        RealNVP(_DIGITS, architecture="conv", couplings=3, width=32, depth=1), 800,
-        RealNVP(_TINY, couplings=2, width=6, depth=1), 100,
+        RealNVP(_DIGITS, optimizer=Optimizer(learning_rate=2e-3)), 1000,
+        RealNVP(_TINY, architecture="mlp", scales=1, couplings=2, width=6, depth=1), 100,
     ),
     "gmm": Preset(
         GMM(_POINTS), DataConfig(dataset="moons"), TrainConfig(steps=3000, batch_size=200),

@@ -32,8 +32,11 @@ def test_autoregressive_models_reach_88_nats_on_digits(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_vae_beats_the_mixture_by_3_nats_on_digits(tmp_path: Path, seed: int) -> None:
-    likelihood = results(tmp_path, "--model=vae", f"--seed={seed}")["likelihood"]
+@pytest.mark.parametrize("model", ["vae", "iwae", "iaf", "ladder", "pixelvae", "realnvp"])
+def test_latent_models_beat_the_mixture_by_3_nats_on_digits(
+    tmp_path: Path, model: str, seed: int
+) -> None:
+    likelihood = results(tmp_path, f"--model={model}", f"--seed={seed}")["likelihood"]
     assert likelihood["model"]["nats"] <= likelihood["baselines"]["mixture"]["nats"] - 3.0
 
 

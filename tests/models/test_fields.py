@@ -22,7 +22,6 @@ from jaxgen.models.latent.autoencoder import Autoencoder
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.pixelvae import PixelVAE
-from jaxgen.models.latent.realnvp import RealNVP
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
@@ -46,7 +45,6 @@ IDLE = [
     ),
     (Ladder, SPEC, {"inference": "bottom_up"}, {"latents": (4,), "hidden": (8,)}),
     (PixelVAE, SPEC, {"inference": "bottom_up"}, {"latents": (4, 2), "hidden": (8, 6)}),
-    (RealNVP, SPEC, {"scales": 3}, {"architecture": "conv"}),
     (GAN, SPEC, {"hidden": (8,)}, {"architecture": "mlp"}),
     (GAN, SPEC, {"filters": 8}, {"architecture": "mlp"}),
     (GAN, POINTS, {"filters": 8}, {}),

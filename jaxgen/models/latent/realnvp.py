@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_huge, refuse_idle
+from jaxgen.fields import refuse_huge
 from jaxgen.model import (
     Batch,
     Bounds,
@@ -40,14 +40,16 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
     density is that of the noise, times how much the layers stretch. Exact on real numbers; levels
     are made real by uniform noise in their bins, which bounds their log-likelihood from below."""
 
-    architecture: Literal["mlp", "conv"] = "mlp"
-    """mlp: fully connected couplings on all of x at once; conv: convolutions, at several scales."""
+    architecture: Literal["auto", "mlp", "conv"] = "auto"
+    """mlp: fully connected couplings on all of x at once; conv: convolutions, at several scales;
+    auto: conv where x halves evenly so often."""
     scales: int = 2
-    """conv: sizes at which couplings work, each half of the one before."""
-    couplings: int = 8
-    """Couplings of a scale, which take turns in what they change; conv: before it is halved, and as
-    many after."""
-    width: int = 128
+    """Sizes at which couplings work, each half of the one before; an mlp has as many couplings, all
+    on x as it is."""
+    couplings: int = 3
+    """Couplings of a scale before it is halved, and as many after; they take turns in what they
+    change."""
+    width: int = 32
     """Units of the couplings' layers, or features of their convolutions."""
     depth: int = 2
     """Hidden layers of each coupling, or its residual blocks."""
@@ -63,9 +65,6 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
         "nll": Metric("negative log-likelihood", "nats per image", "lower", likelihood=True)
     }
     monitor: ClassVar = "nll"
-    only: ClassVar = {
-        "scales": Only("without `architecture`=conv", lambda model: model.convolutional)
-    }
 
     def __post_init__(self) -> None:
         if min(self.scales, self.couplings, self.width, self.depth, self.accumulate) < 1:
@@ -80,20 +79,22 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
                 "coordinate, or use a mixture"
             )
         refuse_huge(self)
-        if self.convolutional:
-            smaller = self.spec.height, self.spec.width
-            for _ in range(self.scales - 1):
-                if smaller[0] % 2 or smaller[1] % 2:
-                    raise UserError(
-                        f"`scales`={self.scales} halves x {self.scales - 1} times, and "
-                        f"{self.spec.height}x{self.spec.width} does not halve evenly so often: use "
-                        "fewer, or another --size"
-                    )
-                smaller = smaller[0] // 2, smaller[1] // 2
-        refuse_idle(self)
+        if self.convolutional and not self._halves:
+            raise UserError(
+                f"`scales`={self.scales} halves x {self.scales - 1} times, and {self.spec.height}x"
+                f"{self.spec.width} does not halve evenly so often: use fewer, or another --size"
+            )
+
+    @property
+    def _halves(self) -> bool:
+        """Whether both sides halve evenly as often as there are scales to go to."""
+        by = 2 ** (self.scales - 1)
+        return self.spec.height % by == 0 and self.spec.width % by == 0
 
     @property
     def convolutional(self) -> bool:
+        if self.architecture == "auto":
+            return self.spec.height * self.spec.width > 1 and self._halves
         return self.architecture == "conv"
 
     @property
@@ -126,11 +127,15 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
 
     @property
     def network(self) -> MultiScaleFlow:
-        scales = self.scales if self.convolutional else 1
-        return MultiScaleFlow(
-            kind=self.architecture, scales=scales, couplings=self.couplings, width=self.width,
-            depth=self.depth, num_classes=self.spec.num_classes,
-        )  # fmt: skip
+        sizes: dict[str, Any] = {
+            "width": self.width, "depth": self.depth, "num_classes": self.spec.num_classes
+        }  # fmt: skip
+        if self.convolutional:
+            return MultiScaleFlow(
+                kind="conv", scales=self.scales, couplings=self.couplings, **sizes
+            )
+        as_many = self.couplings * (2 * self.scales - 1)
+        return MultiScaleFlow(kind="mlp", scales=1, couplings=as_many, **sizes)
 
     def to_real(
         self, x: Shaped[Array, "b h w c"], noise: Float[Array, "b h w c"] | float

@@ -115,6 +115,22 @@ def test_several_draws_are_the_gradient_of_the_bound(key):
     np.testing.assert_allclose(nll[0], -bound.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("estimator", ["reparam", "stl"])
+def test_the_gradient_of_the_elbo_in_closed_form(key, estimator):
+    """The ELBO is log p(x) - KL(q || posterior) of two Gaussians: its slope by q's mean is -P times
+    how far that is off, and by its log variances half of 1 - the variances times P's diagonal."""
+    off = 0.3
+    keys, variables = jax.random.split(key, 6000), variables_of(off)
+    # The KL of the plain estimator is in closed form where one draw is made: here it is drawn.
+    found = gradient(model_of(k=1, estimator=estimator), keys, variables, 2)[0]
+    bias = np.asarray(found["params"]["posterior"]["bias"], np.float64)
+    diagonal = np.diag(PRECISION)
+    expected = [*-(PRECISION @ np.full(Z, off)), *(0.5 * (1 - np.exp(off) / diagonal * diagonal))]
+    error = bias.std(0) / len(keys) ** 0.5
+    assert (np.abs(bias.mean(0) - expected) < 5 * error).all()
+    assert (np.abs(expected) > 20 * error).any()
+
+
 @pytest.mark.parametrize("off", [0.0, 0.4])
 def test_doubly_reparameterized_is_unbiased_and_quieter(key, off):
     """The mean gradient of q's parameters is that of plain reparameterization; its noise is less,
