@@ -106,6 +106,13 @@ def test_the_help_of_a_field_is_a_sentence(kind):
                 assert len(text.split()) >= 3 and text.rstrip().endswith((".", ")"))
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_model_is_told_in_one_line(kind):
+    """The first line of its docstring, which `jaxgen list` shows, is a sentence."""
+    first = kind.__doc__.splitlines()[0]
+    assert first.endswith(".") and len(first) < 95
+
+
 @pytest.mark.parametrize("name", TREES)
 def test_no_docstring_begins_with_of(name):
     alone = [

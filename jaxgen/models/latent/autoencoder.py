@@ -51,9 +51,11 @@ _LAYERS = Only("without `architecture`=mlp or conv", lambda model: model.archite
 
 @dataclass(frozen=True)
 class Autoencoder(Model[NetState], Encodes, Embeds):
-    """The code of few numbers from which data is decoded with the least squared error. It has no
-    prior, so nothing can be drawn from it. The linear one spans what PCA does (Baldi & Hornik 1989,
-    doi:10.1016/0893-6080(89)90014-2)."""
+    """A code of few numbers, from which data is decoded with the least squared error.
+
+    It has no prior, so nothing can be drawn from it. The linear one spans what PCA does (Baldi &
+    Hornik 1989, doi:10.1016/0893-6080(89)90014-2).
+    """
 
     architecture: Literal["linear", "mlp", "conv"] = "mlp"
     """linear: one matrix each way; mlp: fully connected layers; conv: strided convolutions around

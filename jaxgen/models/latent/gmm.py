@@ -21,8 +21,10 @@ FULL = 32
 
 @dataclass(frozen=True)
 class GMM(Model[NetState], Samples, Embeds):
-    """The exact density of real numbers as a mixture of Gaussians, with full covariances up to 32
-    dimensions. What EM fits, trained by gradient through the same trainer as all others."""
+    """A mixture of Gaussians: the exact density of real numbers, trained by gradient.
+
+    Covariances are full up to 32 dimensions. It is what EM fits, by the same trainer as all others.
+    """
 
     components: int = 16
     """Gaussians of the mixture."""

@@ -60,8 +60,10 @@ class IAFNet(nn.Module, kw_only=True):
 
 @dataclass(frozen=True)
 class IAF(EncoderDecoder):
-    """VAE whose q(z | x) is no diagonal Gaussian, but what a flow of masked layers makes of one: it
-    fits posteriors whose latents depend on each other."""
+    """VAE whose posterior is what a flow of masked layers makes of a diagonal Gaussian.
+
+    It fits posteriors whose latents depend on each other.
+    """
 
     flows: int = 2
     """Steps of the flow."""

@@ -25,9 +25,11 @@ PIXELS = 3000
 
 @dataclass(frozen=True)
 class PixelVAE(Layered):
-    """Layers of latents, whose decoder is a Gated PixelCNN: it is given the lowest layer as maps, a
-    vector for each pixel, and the pixels before each. What is local is left to it, and the latents
-    carry the rest; with several layers, each one's prior is given by the layer above."""
+    """Layers of latents under a Gated PixelCNN, which sees the pixels before each.
+
+    It is given the lowest layer as maps, a vector for each pixel. What is local is left to it, and
+    the latents carry the rest; with several layers, each one's prior is given by the layer above.
+    """
 
     latents: tuple[int, ...] = (16,)
     """Latents of each layer, from the one next to x up."""

@@ -36,9 +36,12 @@ EDGE = 0.05
 
 @dataclass(frozen=True)
 class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
-    """Data and standard normal noise, one made of the other by layers that can be undone: the
-    density is that of the noise, times how much the layers stretch. Exact on real numbers; levels
-    are made real by uniform noise in their bins, which bounds their log-likelihood from below."""
+    """Data and noise, one made of the other by layers that can be undone.
+
+    The density is that of the noise, standard normal, times how much the layers stretch. It is
+    exact on real numbers; levels are made real by uniform noise in their bins, which bounds their
+    log-likelihood from below.
+    """
 
     architecture: Literal["auto", "mlp", "conv"] = "auto"
     """mlp: fully connected couplings on all of x at once; conv: convolutions, at several scales;
