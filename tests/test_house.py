@@ -106,7 +106,7 @@ def test_the_help_of_a_field_is_a_sentence(kind):
                 assert len(text.split()) >= 3 and text.rstrip().endswith((".", ")"))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", sorted(KINDS, key=lambda k: k.__name__))
 def test_a_model_is_told_in_one_line(kind):
     """The first line of its docstring, which `jaxgen list` shows, is a sentence."""
     first = kind.__doc__.splitlines()[0]
