@@ -14,11 +14,11 @@ import numpy as np
 from accelerator_items import Context, Item
 
 import jaxgen
+from jaxgen.abilities import Bounds
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import Split
 from jaxgen.evaluation.bounds import importance_weighted
 from jaxgen.evaluation.describe import parameters
-from jaxgen.model import Bounds
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.pixelrnn import DiagonalBiLSTM, RowLSTM
 from jaxgen.optim.optimizer import Optimizer

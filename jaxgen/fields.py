@@ -42,9 +42,12 @@ def refuse_huge(config: Any) -> None:
     """Raises UserError for a size of a network that no memory holds, before it is built.
 
     Sizes are the whole numbers, alone or in a tuple, that are positive by default: numbers that are
-    0 by default count steps or name seeds.
+    0 by default count steps or name seeds, and so do those that a class names as its `clock`.
     """
+    clock = getattr(config, "clock", ())
     for field in fields(config):
+        if field.name in clock:
+            continue
         value = getattr(config, field.name)
         one = type(field.default) is int and field.default > 0
         several = isinstance(field.default, tuple)

@@ -20,8 +20,10 @@ from jaxgen.models.latent.gmm import GMM
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.pixelvae import PixelVAE
+from jaxgen.models.latent.rbm import RBM
 from jaxgen.models.latent.realnvp import RealNVP
 from jaxgen.models.latent.vae import VAE
+from jaxgen.models.latent.vqvae import VQVAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.runs import saved
 from jaxgen.runs.config import TrainConfig
@@ -39,6 +41,7 @@ class Preset(NamedTuple):
 
 
 _DIGITS = DataSpec(8, 8, 1, 17)
+_BINARY_DIGITS = DataSpec(8, 8, 1, 2)
 _TONES = DataSpec(1, 1024, 1, 256, rate=4000)
 _TINY = DataSpec(4, 4, 1, 5, num_classes=3)
 _POINTS = DataSpec(1, 1, 2, 0, ranges=((-1.0, 1.0),) * 2)
@@ -112,9 +115,18 @@ MODELS: dict[str, Preset] = {
                  head=3, activation="tanh"),
         100,
     ),
+    "vqvae": _on_digits(
+        VQVAE(_DIGITS, optimizer=Optimizer(weight_decay=1.0)), 1500,
+        VQVAE(_TINY, codes=6, size=2, filters=3, features=3, blocks=1), 100,
+    ),
     "realnvp": _on_digits(
         RealNVP(_DIGITS, optimizer=Optimizer(learning_rate=2e-3)), 1000,
         RealNVP(_TINY, architecture="mlp", scales=1, couplings=2, width=6, depth=1), 100,
+    ),
+    "rbm": Preset(
+        RBM(_BINARY_DIGITS, optimizer=Optimizer(learning_rate=2e-3, decay_steps=4000)),
+        DataConfig(binarize="threshold"), TrainConfig(steps=4000, batch_size=100),
+        RBM(DataSpec(4, 4, 1, 2), hidden=5, chains=8, sweeps=3, ais_steps=5),
     ),
     "gmm": Preset(
         GMM(_POINTS), DataConfig(dataset="moons"), TrainConfig(steps=3000, batch_size=200),

@@ -9,18 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import multivariate_normal
 
+from jaxgen.abilities import Bounds, Encodes, Generates, Watches
 from jaxgen.distributions.normal import normal_like, normal_log_prob
-from jaxgen.model import (
-    Bounds,
-    Encodes,
-    Generates,
-    Inspection,
-    Metric,
-    Model,
-    Request,
-    Watches,
-    labels_or_all,
-)
+from jaxgen.model import Inspection, Metric, Model, Request, labels_or_all
 from jaxgen.optim.net import Net, NetState, create_state
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import train_net

@@ -96,6 +96,7 @@ def test_training_ends_in_results_and_a_report(name, trained):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", some(NAMES, ["growing", "codes"]))
 @pytest.mark.parametrize("stop", some([4, 8], [4]))
 def test_resuming_changes_no_bit(name, stop, trained, tmp_path):
     """From the checkpoint before the last (of `growing`, the edge of a level)."""
@@ -108,6 +109,7 @@ def test_resuming_changes_no_bit(name, stop, trained, tmp_path):
     assert (again / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("name", some(NAMES, ["growing", "blob"]))
 def test_several_seeds_at_once(name, trained, tmp_path):
     run = tmp_path / "seeds"
     main.main(["train", f"--model={name}", "--seeds=2", f"--run={run}"])

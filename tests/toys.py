@@ -16,17 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgen.abilities import Encodes, Samples, Translates
 from jaxgen.data.config import DataConfig
 from jaxgen.distributions.normal import normal_like, normal_log_prob
-from jaxgen.model import (
-    Encodes,
-    Metric,
-    Model,
-    Request,
-    Samples,
-    Translates,
-    example_keys,
-)
+from jaxgen.model import Metric, Model, Request, example_keys
 from jaxgen.optim.net import Net, NetState, create_state, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over, train_net

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from jaxgen.abilities import Completes
 from jaxgen.cli.command import (
     OF_A_SPLIT,
     Command,
@@ -19,7 +20,6 @@ from jaxgen.cli.output import grid_path, progress, write_grid
 from jaxgen.errors import UserError
 from jaxgen.files import user_path
 from jaxgen.media.kinds import load_images, missing
-from jaxgen.model import Completes
 from jaxgen.parallel.inference import mapped
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from jaxgen.abilities import drawn
 from jaxgen.cli.command import Command, at_least, data_of
 from jaxgen.errors import UserError
 from jaxgen.evaluation.results import final_results
 from jaxgen.evaluation.subject import Subject
 from jaxgen.files import user_path, write_json
-from jaxgen.model import bounded
 from jaxgen.parallel.mesh import make_mesh
 from jaxgen.report import tables
 from jaxgen.runs.directory import explained
@@ -34,8 +34,10 @@ class Evaluate(Command):
             at_least(1, k=self.k)
 
     def act(self, saved: SavedRun) -> None:
-        if self.k is not None and not bounded(saved.model):
-            raise UserError(f"--k={self.k}: {saved.run.name} has no bound; leave it out")
+        if self.k is not None and not drawn(saved.model):
+            raise UserError(
+                f"--k={self.k}: {saved.run.name} has no likelihood that takes draws; leave it out"
+            )
         directory = user_path(self.run, "--run")
         dataset = data_of(self.run, saved, self.data_dir)
         subject = Subject.of(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.abilities import Embeds
 from jaxgen.cli.command import Command, data_of
 from jaxgen.cli.output import arrays_path, writing
 from jaxgen.data.dataset import Dataset
@@ -15,7 +16,6 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation.probe import DRAWS, Parts, components, probe, sizes_of, table
 from jaxgen.files import user_path, write_atomic, write_json
 from jaxgen.media.kinds import ONE
-from jaxgen.model import Embeds
 from jaxgen.parallel.inference import examples, first_batch, joined
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.report.tables import plain

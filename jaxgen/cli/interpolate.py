@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.abilities import Generates
 from jaxgen.cli.command import Command, at_least, label_of, rows_of
 from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.distributions.normal import interpolate
-from jaxgen.model import Generates
 from jaxgen.parallel.inference import joined, mapped
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.abilities import Encodes
 from jaxgen.cli.command import OF_A_SPLIT, Command, at_least, given_images, repeated
 from jaxgen.cli.output import grid_path, write_grid
-from jaxgen.model import Encodes
 from jaxgen.parallel.inference import joined
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun

@@ -6,9 +6,9 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from jaxgen.abilities import Samples
 from jaxgen.cli.command import Command, at_least, check_temperature, label_of
 from jaxgen.cli.output import images_path, progress, write_images
-from jaxgen.model import Samples
 from jaxgen.parallel.inference import mapped
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun

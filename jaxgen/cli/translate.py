@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.abilities import Translates
 from jaxgen.cli.command import Command, at_least, data_of
 from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.errors import UserError
-from jaxgen.model import Translates
 from jaxgen.parallel.inference import examples, joined
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.runs.saved import SavedRun

@@ -6,14 +6,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from jaxgen.abilities import Bounds, Unnormalized, bounded
 from jaxgen.evaluation.bounds import importance_weighted, ladder
 from jaxgen.evaluation.fitted import baselines_of
+from jaxgen.evaluation.partition import Partition, partition
 from jaxgen.evaluation.sections import About, Headline, Mean, Number, Section, Table
 from jaxgen.evaluation.subject import Subject
 from jaxgen.media.kinds import ONE
 from jaxgen.media.points import in_units
-from jaxgen.model import Metric, bounded
-from jaxgen.parallel.inference import mean_and_error
+from jaxgen.model import Metric
+from jaxgen.parallel.inference import examples, mean_and_error
 from jaxgen.spec import DataSpec, bits_per_dim
 
 NLL = "negative log-likelihood"
@@ -61,17 +63,20 @@ class Likelihood(Section):
     beat, but by chance."""
     bounds: tuple[Draws, ...]
     """The bound by its number of draws, which is what k it is tight at; none if it is exact."""
+    partition: Partition | None
+    """The constant of a density that is known up to one."""
 
     def tables(self, about: About) -> tuple[Table, ...]:
         models = {f"{about.model} ({self.kind})": self.model, **self.baselines}
         models |= {"the true density": self.truth} if self.truth else {}
         where = f"{about.split} split, {about.counted}"
         error = f"± one standard error of the mean over the {about.datum}s. " * (about.images > 1)
+        constant = str(self.partition) if self.partition else ""
         ours = Table(
             f"Likelihood on the {where}; lower is better",
             (NLL, self.unit, "bits per dimension"),
             tuple((name, *nll.cells()) for name, nll in models.items()),
-            f"{error}{self.protocol}".rstrip(),
+            " ".join(filter(None, (error.strip(), constant, self.protocol))),
             ranked=True,
         )
         if len(self.bounds) < 2:
@@ -106,11 +111,17 @@ class Likelihood(Section):
 
 
 def likelihood(subject: Subject) -> Likelihood | None:
-    """The metric that a model declares to be its likelihood, or its importance-weighted bound, on
-    the whole split."""
+    """The metric that a model declares to be its likelihood, its importance-weighted bound, or its
+    density over the constant's estimate, on the whole split."""
     model, spec, datum = subject.model, subject.dataset.spec, ONE[subject.dataset.spec.kind]
     bounds: tuple[Draws, ...] = ()
-    if bounded(model):
+    constant = None
+    if isinstance(model, Unnormalized):
+        constant = partition(subject)
+        given = examples(subject.data, model.spec, slice(None))
+        relative = subject.able("log_unnormalized", len(subject.data), given)
+        nll, kind = _nats(constant.log_z - relative.astype(np.float64), spec), "estimated"
+    elif bounded(model):
         bounds = _bounds(subject)
         nll, draws = bounds[-1].nll, bounds[-1].k
         kind = model.kind if draws == 1 else f"importance-weighted bound, k = {draws}"
@@ -118,7 +129,8 @@ def likelihood(subject: Subject) -> Likelihood | None:
         exact = [n for n, metric in model.metrics.items() if metric.likelihood]
         if not exact or exact[0] not in subject.values:
             return None
-        nll, kind = _nats(subject.values[exact[0]], spec), "exact"
+        nll = _nats(subject.values[exact[0]], spec)
+        kind = model.kind if isinstance(model, Bounds) else "exact"
     baselines = baselines_of(subject.dataset, subject.directory)
     others = baselines.nll(np.asarray(subject.data.x))
     # log p(x | label) is not what the baselines measure: say so beside it.
@@ -131,6 +143,7 @@ def likelihood(subject: Subject) -> Likelihood | None:
         protocol=baselines.protocol,
         truth=_truth(subject),
         bounds=bounds,
+        partition=constant,
     )
 
 

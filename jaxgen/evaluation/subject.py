@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxgen.abilities import Encodes, Samples
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import Split
 from jaxgen.evaluation import scores
 from jaxgen.media.kinds import ONE, ROOM
-from jaxgen.model import Encodes, Inspection, Metric, Model, Samples
+from jaxgen.model import Inspection, Metric, Model
 from jaxgen.parallel import inference
 from jaxgen.parallel.inference import CHUNK, Ability, first_batch
 from jaxgen.parallel.mesh import SPLIT, WHOLE, put

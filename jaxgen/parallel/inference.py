@@ -24,7 +24,16 @@ Score = Callable[[np.ndarray], dict[str, float]]
 """Metrics of samples [n h w c]: for models that have no likelihood to validate by."""
 
 Ability = Literal[
-    "sample", "complete", "draw_latents", "decode", "encode", "embed", "log_weight", "translate"
+    "sample",
+    "complete",
+    "draw_latents",
+    "decode",
+    "encode",
+    "embed",
+    "log_weight",
+    "log_unnormalized",
+    "log_partition",
+    "translate",
 ]
 """What `mapped` can run."""
 
@@ -101,8 +110,10 @@ def _call(
             return model.decode(key, state, given["z"], label, start)
         case "translate":
             return model.translate(key, state, given["source"], label, way, start)
-        case "embed":
-            return model.embed(state, given)
+        case "log_partition":
+            return model.log_partition(key, state, num, start)
+        case "embed" | "log_unnormalized":
+            return getattr(model, what)(state, given)
     batch = {**given, "index": start + jnp.arange(num)}
     return getattr(model, what)(key, state, batch)
 

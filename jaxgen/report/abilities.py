@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.abilities import Completes, Decodes, Encodes, Generates, Translates
 from jaxgen.distributions.normal import interpolate
 from jaxgen.evaluation.results import Results
 from jaxgen.evaluation.subject import Subject
-from jaxgen.model import Completes, Decodes, Encodes, Generates, Translates
 from jaxgen.parallel.inference import examples
 from jaxgen.report.blocks import Look
 from jaxgen.report.pictures import figure

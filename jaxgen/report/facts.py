@@ -2,10 +2,10 @@
 
 import shlex
 
+from jaxgen.abilities import Watches
 from jaxgen.evaluation.results import Results
 from jaxgen.evaluation.sample_scores import Scores
 from jaxgen.evaluation.subject import Subject
-from jaxgen.model import Watches
 from jaxgen.report import charts
 from jaxgen.report.blocks import Block, Chart, Look, Pairs
 from jaxgen.report.tables import tables

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 
+from jaxgen.abilities import Bounds, Generates
 from jaxgen.evaluation.results import Results
 from jaxgen.evaluation.subject import Subject
 from jaxgen.media.kinds import ROOM, legend, picture, players
 from jaxgen.media.pictures import heatmap, png_bytes
-from jaxgen.model import Bounds, Generates
 from jaxgen.report.blocks import Block, Clips, Figure, Look
 from jaxgen.spec import DataSpec
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxgen.abilities import Samples, drawn
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.media.kinds import ROOM, save_samples
-from jaxgen.model import Model, Samples, bounded
+from jaxgen.model import Model
 from jaxgen.parallel import inference
 from jaxgen.parallel.inference import Score
 from jaxgen.parallel.mesh import WHOLE, check_batch_size, make_mesh, on_every_device, put
@@ -44,8 +45,10 @@ def check(run: Run, dataset: Dataset) -> None:
             "are distributed: store them, or 12 in train at least, of which two are carved"
         )
     draws = run.train.draws
-    if draws != TrainConfig.draws and not bounded(run.model):
-        raise UserError(f"--draws={draws}: {run.name} has no bound to draw for; leave it out")
+    if draws != TrainConfig.draws and not drawn(run.model):
+        raise UserError(
+            f"--draws={draws}: {run.name} has no likelihood that takes draws; leave it out"
+        )
     examples = max(examples_per_step(run, level) for level in levels_of(run))
     train = dataset.splits["train"]
     num = min(len(train), *map(len, train.apart.values())) if train.apart else len(train)

@@ -101,7 +101,7 @@ TRAIN = [*flags_of(DataConfig, ""), *flags_of(TrainConfig, "")]
 
 
 @few_and_many
-@pytest.mark.parametrize("name", some(MODELS, ["pixelcnn", "wavenet", "autoencoder", "vae", "gan"]))
+@pytest.mark.parametrize("name", some(MODELS, ["autoencoder", "vae", "gan"]))
 def test_training(name, num, tried, tmp_path, monkeypatch):
     """All of it but the steps, which are traced: they have no error of their own."""
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import some
 
 import jaxgen
 
@@ -56,7 +57,7 @@ def test_benchmark_runs(name: str, tmp_path: Path) -> None:
     check(name, tmp_path, printed)
 
 
-@pytest.mark.parametrize("name", [*QUICK, "run"])
+@pytest.mark.parametrize("name", some([*QUICK, "run"], ["train_step", "run"]))
 def test_help(name: str) -> None:
     assert "--quick" in bench(f"benchmarks/{name}.py", "--help")
 

@@ -416,7 +416,9 @@ def test_evaluate_k_tightens_the_bound(trained, refused):
     elbo = five["metrics"]["elbo"]
     assert abs(nats[0] + elbo["mean"]) < 4 * elbo["se"]
     assert "--k=0" in refused("evaluate", f"--run={run}", "--k=0")
-    assert "--k=5: gan has no bound" in refused("evaluate", f"--run={trained('gan').run}", "--k=5")
+    assert "--k=5: gan has no likelihood that takes draws" in refused(
+        "evaluate", f"--run={trained('gan').run}", "--k=5"
+    )
 
 
 def test_evaluate_refuses_other_data(trained, refused):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.abilities import Completes
 from jaxgen.cli.command import label_of
 from jaxgen.cli.complete import Complete
 from jaxgen.cli.output import grid_path, images_path, listed, write_grid, write_images
@@ -17,7 +18,7 @@ from jaxgen.data.loading import load
 from jaxgen.errors import UserError
 from jaxgen.media.points import in_units
 from jaxgen.media.sound import load_sound, mu_law_decode, save_wav
-from jaxgen.model import Completes, Model
+from jaxgen.model import Model
 from jaxgen.spec import DataSpec
 
 GREY = DataSpec(8, 6, 1, 17, num_classes=3)

@@ -38,7 +38,6 @@ QUICK = [
     "pixelcnn",
     "gated, conditional, columns",
     "made, random order",
-    "pixelcnnpp, rgb, mixtures",
 ]
 
 

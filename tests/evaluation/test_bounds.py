@@ -54,7 +54,9 @@ def every_weight(model, key, num, draws):
     return np.asarray(jax.vmap(one)(jnp.arange(draws)), np.float64).T
 
 
-@pytest.mark.parametrize(("spread", "devices"), [(0.0, 1), (1.0, 1), (3.0, 4)])
+@pytest.mark.parametrize(("spread", "devices"), [
+    (0.0, 1), (1.0, 1), pytest.param(3.0, 4, marks=pytest.mark.slow)
+])  # fmt: skip
 def test_no_term_is_lost_among_fifty_thousand(split, key, spread, devices):
     model, ks = Noisy(spec=SPEC, spread=spread), (1, 5, 50, 777, 50_000)
     bound = importance_weighted(model, make_mesh(devices), key, None, split, 4, ks)

@@ -15,11 +15,12 @@ import pytest
 from events import shown
 from tiny import some
 
+from jaxgen.abilities import Samples
 from jaxgen.cli import main
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.errors import Stopped, UserError
-from jaxgen.model import Metric, Model, Request, Samples
+from jaxgen.model import Metric, Model, Request
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.models.latent.vae import VAE
@@ -223,7 +224,7 @@ def test_streamed_batches_are_the_resident_ones(tmp_path, monkeypatch, fusion_em
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", some(FAMILIES, ["vae", "gan"]))
+@pytest.mark.parametrize("name", some(FAMILIES, ["vae"]))
 def test_resumed_is_never_stopped_bit_for_bit(name, whole, tmp_path, stop_at, capfd):
     model, dataset = FAMILIES[name]
     with stop_at(5), pytest.raises(Stopped, match="saved at step 5 of 8") as stopped:
@@ -251,7 +252,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", [4, 8])
-@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize("before", some([1, 2], [1]))
 def test_killed_between_the_saves_of_two_members(step, before, whole, tmp_path, monkeypatch, capfd):
     """All go on from the step that all have; at first that is none."""
     model, dataset = FAMILIES["vae"]

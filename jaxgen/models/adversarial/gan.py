@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxgen.abilities import Embeds
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
-from jaxgen.model import Batch, Embeds
+from jaxgen.model import Batch
 from jaxgen.models.adversarial.base import GameState
 from jaxgen.models.adversarial.latent_game import LatentGame
 from jaxgen.nn.encoders import (

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
+from jaxgen.abilities import Generates
 from jaxgen.distributions.normal import normal_like
-from jaxgen.model import Batch, Generates, Request, labels_or_all
+from jaxgen.model import Batch, Request, labels_or_all
 from jaxgen.models.adversarial.base import Apply, Game, GameState, Shown
 from jaxgen.optim.net import Variables, create
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
+from jaxgen.abilities import Completes, Embeds, Samples
 from jaxgen.causal import orders
 from jaxgen.causal.condition import Condition
 from jaxgen.causal.samplers import draw_from
@@ -19,14 +20,11 @@ from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge, refuse_idle
 from jaxgen.model import (
     Batch,
-    Completes,
-    Embeds,
     Inspection,
     Metric,
     Metrics,
     Model,
     Request,
-    Samples,
     example_keys,
     labels_or_all,
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.causal.condition import NOTHING, Condition, Shift
@@ -57,6 +58,9 @@ class GatedPixelCNNNet(StreamedNet):
     hidden: int
     channels: int
     likelihood: Likelihood
+    names: int = 0
+    """How many levels there are, where their order means nothing: each enters as a vector of its
+    own. 0: the order does mean something, and a level enters as a number."""
 
     def setup(self) -> None:
         sides = [self.first_kernel] + [self.kernel] * self.blocks
@@ -65,6 +69,15 @@ class GatedPixelCNNNet(StreamedNet):
             for i, side in enumerate(sides)
         ]
         self.head = Head(self.hidden, self.channels, self.likelihood)
+
+    def _entered(self, x: Float[Array, "b *hw c"]) -> Float[Array, "b *hw k"]:
+        """x as the layers take it; places outside are zeros."""
+        if not self.names:
+            return x
+        place = (x + 1.0) * ((self.names - 1) / 2.0)
+        # What lies outside is 0, and so is between the two middle levels, where they are even.
+        names = jnp.arange(self.names, dtype=x.dtype).reshape(*(1,) * (x.ndim - 1), -1)
+        return (jnp.abs(place - names) < 0.5).astype(x.dtype)
 
     def _vertical(self, v: Array, condition: Condition, by_row: bool) -> list[Array]:
         links: list[Array] = []
@@ -86,11 +99,11 @@ class GatedPixelCNNNet(StreamedNet):
         condition: Condition = NOTHING,
         keys: Key[Array, " b"] | None = None,
     ) -> Float[Array, "b h w f"]:
-        links = self._vertical(shift_down(x), condition, by_row=False)
-        return self._horizontal(shift_right(x), links, condition, keys, None)
+        links = self._vertical(self._entered(shift_down(x)), condition, by_row=False)
+        return self._horizontal(self._entered(shift_right(x)), links, condition, keys, None)
 
     def begin_row(self, above: Float[Array, "b w c"], condition: Condition) -> None:
-        links = self._vertical(above[:, None], condition, by_row=True)
+        links = self._vertical(self._entered(above[:, None]), condition, by_row=True)
         remember(self, "links", tuple(link[:, 0] for link in links))
 
     def pixel(
@@ -98,7 +111,7 @@ class GatedPixelCNNNet(StreamedNet):
     ) -> Float[Array, "b f"]:
         links: tuple[Array, ...] = self.get_variable("cache", "links")
         at = [at_column(link, column) for link in links]
-        return self._horizontal(left, at, condition, None, column)
+        return self._horizontal(self._entered(left), at, condition, None, column)
 
 
 @dataclass(frozen=True)

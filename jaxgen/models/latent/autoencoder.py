@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.abilities import Embeds, Encodes
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
-from jaxgen.model import Batch, Embeds, Encodes, Metric, Metrics, Model, labels_or_all
+from jaxgen.model import Batch, Metric, Metrics, Model, labels_or_all
 from jaxgen.models.latent.inspection import without_label
 from jaxgen.nn.encoders import Decoder, Encoder
 from jaxgen.nn.layers import Activation

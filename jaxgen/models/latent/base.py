@@ -10,15 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
+from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.model import (
     Batch,
-    Bounds,
-    Embeds,
-    Encodes,
-    Generates,
     Inspection,
     Metric,
     Metrics,

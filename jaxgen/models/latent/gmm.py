@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
+from jaxgen.abilities import Embeds, Samples
 from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge
-from jaxgen.model import Batch, Embeds, Metric, Metrics, Model, Request, Samples, example_keys
+from jaxgen.model import Batch, Metric, Metrics, Model, Request, example_keys
 from jaxgen.optim.net import Net, NetState, Variables, create_state
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import train_net

@@ -1,5 +1,6 @@
 """p(x | z) whose sub-pixels are independent given z: over levels, or a density of real numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,10 +95,10 @@ class Observation:
         """How many numbers the decoder gives for a sub-pixel: a shared scale is not among them."""
         return 1 if self.scale == "shared" else self.p.num_params
 
-    def network(self, **sizes: Any) -> "ObservationNet":
+    def network(self, make: Callable[..., nn.Module] = Decoder, **sizes: Any) -> "ObservationNet":
         """The decoder of these sizes (see `Decoder`), and what makes its numbers parameters."""
         height, width, channels = self.spec.shape
-        decoder = Decoder(shape=(height, width, channels * self.outputs), **sizes)
+        decoder = make(shape=(height, width, channels * self.outputs), **sizes)
         shared = self.scale == "shared"
         return ObservationNet(features=decoder, outputs=self.outputs, shared_scale=shared)
 
@@ -125,10 +126,10 @@ class Observation:
 
 
 class ObservationNet(nn.Module, kw_only=True):
-    """Latents [b z] to the parameters of p(x | z)."""
+    """Latents [b ...] to the parameters of p(x | z)."""
 
-    features: Decoder
-    """Latents to channels x outputs numbers at each place."""
+    features: nn.Module
+    """A `Decoder`, or one with its inputs: latents to channels x outputs numbers at each place."""
     outputs: int
     """How many numbers the decoder gives for a sub-pixel."""
     shared_scale: bool = False
@@ -141,7 +142,7 @@ class ObservationNet(nn.Module, kw_only=True):
 
     def __call__(
         self,
-        z: Float[Array, "b z"],
+        z: Array,
         label: Int[Array, " b"] | None = None,
         keys: Key[Array, " b"] | None = None,
         first: int = 0,

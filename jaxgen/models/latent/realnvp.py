@@ -8,22 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
+from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge
-from jaxgen.model import (
-    Batch,
-    Bounds,
-    Embeds,
-    Encodes,
-    Generates,
-    Metric,
-    Metrics,
-    Model,
-    Request,
-    example_keys,
-    labels_or_all,
-)
+from jaxgen.model import Batch, Metric, Metrics, Model, Request, example_keys, labels_or_all
 from jaxgen.models.latent.inspection import without_label
 from jaxgen.nn.flow import MultiScaleFlow
 from jaxgen.optim.net import NetState, Variables, create, create_state
@@ -121,12 +110,12 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
         return tuple(math.prod(shape) for shape in self.shapes)
 
     @property
-    def exact(self) -> bool:
+    def settled(self) -> bool:
         return not self.spec.levels
 
     @property
     def kind(self) -> str:
-        return "exact" if self.exact else "a bound, by noise in the bins"
+        return "exact" if self.settled else "a bound, by noise in the bins"
 
     @property
     def network(self) -> MultiScaleFlow:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_autoregressive import ONE_ROW, SMALL, TWO_ROWS
+from test_autoregressive import FEW, ONE_ROW, SMALL, TWO_ROWS
 from tiny import some
 
 from jaxgen.causal import orders
@@ -31,8 +31,8 @@ CASES = {
     "pixelcnnpp, three scales": ("pixelcnnpp", DataSpec(6, 7, 1, 9), {"scales": 3}),
     "made, deep": ("made", GREY, {"hidden": (17, 40)}),
 }
-by_case = pytest.mark.parametrize("name", some(CASES, SMALL))
-"""Each network once; in colour and with other fields they are slow tests."""
+by_case = pytest.mark.parametrize("name", some(CASES, FEW))
+"""The others, and those in colour and with other fields, are slow tests."""
 EACH_KIND = ["pixelcnn", "made"]
 """A network of causal convolutions and one of masked layers."""
 TRIALS, NUM = 16, 8

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_autoregressive import ONE_ROW, SMALL
+from test_autoregressive import FEW, ONE_ROW, SMALL
 from tiny import some
 
 from jaxgen.causal.samplers import draw_from
@@ -20,7 +20,7 @@ WIDTHS = {"features": 4, "blocks": 1, "head": 4, "attention": 4, "skips": 4, "hi
 
 
 @pytest.mark.parametrize("size", some(SIZES, [(1, 3)]), ids=str)
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", some(SMALL, FEW))
 def test_density_sums_to_one_and_samplers_agree(name, size, random_state):
     size = (1, size[0] * size[1]) if name in ONE_ROW else size
     cls, spec = SMALL[name][0], DataSpec(*size, 1, 2)

@@ -34,7 +34,11 @@ def make_state(random_state):
     return make
 
 
-@pytest.mark.parametrize("height, width, scales", [(7, 5, 3), (6, 9, 2), (1, 6, 2)])
+@pytest.mark.parametrize("height, width, scales", [
+    (7, 5, 3),
+    pytest.param(6, 9, 2, marks=pytest.mark.slow),
+    pytest.param(1, 6, 2, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reach(
     height, width, scales, make_state
 ):
@@ -64,7 +68,7 @@ def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reac
 
 
 @pytest.mark.parametrize("spec, scales", [
-    (DataSpec(6, 7, 1, 17), 3),
+    pytest.param(DataSpec(6, 7, 1, 17), 3, marks=pytest.mark.slow),
     (DataSpec(5, 6, 2, 3, 2), 2),
 ], ids=str)  # fmt: skip
 def test_cached_sampler_equals_the_naive_one_at_several_resolutions(spec, scales, make_state):

@@ -71,8 +71,8 @@ def test_denoising_decodes_the_clean_data_from_noisy(random_state):
     batch = {"x": jnp.asarray(x, jnp.uint8), "index": jnp.arange(20)}
     floats = plain.spec.to_float(batch["x"])
     key = jax.random.key(3)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(20))
-    noise = jax.vmap(lambda k: jax.random.normal(k, (3, 2, 2)))(keys)
+    one = lambda i: jax.random.normal(jax.random.fold_in(key, i), (3, 2, 2))  # noqa: E731
+    noise = jax.jit(jax.vmap(one))(jnp.arange(20))
     apply = jax.jit(plain.network.apply)
     for model, given in ((plain, floats), (noisy, floats + 0.7 * noise)):
         decoded = apply(state.net.variables, given)
@@ -80,7 +80,7 @@ def test_denoising_decodes_the_clean_data_from_noisy(random_state):
         measured = jax.jit(model.train_step)(key, state, batch, 0)[1]["squared_error"]
         np.testing.assert_allclose(measured, expected, rtol=1e-5)
     clean = ((apply(state.ema, floats) - floats) ** 2).sum((1, 2, 3))
-    evaluated = noisy.eval_step(key, state, batch)["squared_error"]
+    evaluated = jax.jit(noisy.eval_step)(key, state, batch)["squared_error"]
     np.testing.assert_allclose(evaluated, clean, rtol=1e-5)
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_log_prob
-from jaxgen.model import Bounds, Embeds, Encodes, Generates, example_keys
+from jaxgen.model import example_keys
 from jaxgen.models.latent.base import LatentVariable
 from jaxgen.models.latent.draws import Draw, Terms
 from jaxgen.models.latent.inspection import active_units

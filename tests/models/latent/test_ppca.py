@@ -114,6 +114,7 @@ def test_the_closed_form_is_a_maximum():
     assert normal_log_density(x, *maximum_likelihood(x, LATENTS - 1)).mean() < top - 0.1
 
 
+@pytest.mark.slow
 def test_the_decoder_reaches_the_maximum_likelihood(trained):
     x, state, _ = trained
     best = normal_log_density(x, *maximum_likelihood(x, LATENTS)).mean()

@@ -173,7 +173,7 @@ def test_convolutions_where_x_halves():
 
 
 def test_exact_on_points_and_a_bound_on_levels():
-    assert MODELS["points"].exact and MODELS["points"].kind == "exact"
+    assert MODELS["points"].settled and MODELS["points"].kind == "exact"
     assert not bounded(MODELS["points"]) and bounded(MODELS["levels"])
 
 

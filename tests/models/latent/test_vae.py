@@ -140,10 +140,12 @@ def test_samples_have_the_marginal_of_the_quadrature(tiny):
     assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / num)).all()
 
 
-@pytest.mark.parametrize("likelihood, levels", [
-    ("bernoulli", 2), ("categorical", 5), ("gaussian", 5), ("logistic", 256), ("normal", 0),
-])  # fmt: skip
-def test_posterior_equal_to_the_prior_makes_every_bound_exact(likelihood, levels):
+LEVELS = {"bernoulli": 2, "categorical": 5, "gaussian": 5, "logistic": 256, "normal": 0}
+
+
+@pytest.mark.parametrize("likelihood", some(LEVELS, ["bernoulli", "logistic", "normal"]))
+def test_posterior_equal_to_the_prior_makes_every_bound_exact(likelihood):
+    levels = LEVELS[likelihood]
     # Zero weights: q(z | x) = p(z), and p(x | z) does not depend on z: no variance is left.
     model = _model(DataSpec(3, 2, 1, levels), hidden=(), latents=3, likelihood=likelihood)
     shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
@@ -204,7 +206,7 @@ def test_scan_over_k_equals_all_at_once(tiny, random_state):
     )
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "logistic", "normal"])
+@pytest.mark.parametrize("likelihood", some(["gaussian", "logistic", "normal"], ["logistic"]))
 def test_finite_at_extreme_posteriors_and_scales(likelihood, random_state):
     levels = 0 if likelihood == "normal" else 17
     model = _model(DataSpec(3, 3, 1, levels), likelihood=likelihood, latents=2)
@@ -265,7 +267,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", some(NETWORKS, ["mlp", "resize"]))
 def test_networks_labels_chunks(name, random_state):
     model = _model(DataSpec(5, 4, 2, 5, 3), latents=2, **NETWORKS[name])
     state = random_state(model)
@@ -437,7 +439,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", some(SHAPES, ["1x1", "2x9", "points", "real images"]))
+@pytest.mark.parametrize("name", some(SHAPES, ["2x9", "points"]))
 def test_any_shape_of_x(name, random_state):
     spec, architecture = SHAPES[name]
     filters = {"filters": 2} if architecture == "conv" else {}
@@ -463,6 +465,7 @@ def test_any_shape_of_x(name, random_state):
     assert evaluated["nll"].shape == (4,) and np.isfinite(evaluated["nll"]).all()
 
 
+@pytest.mark.slow
 def test_a_density_of_points_learns_their_scale():
     """Points (t, 1 - t) with noise of 0.05, t uniform: far from a normal density of the plane."""
     spec, num = DataSpec(1, 1, 2, 0), 256
