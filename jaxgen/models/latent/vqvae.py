@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
 from jaxgen.abilities import Bounds, Embeds, Encodes, Samples
-from jaxgen.causal.samplers import draw_from
 from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge
 from jaxgen.model import (
@@ -190,11 +189,10 @@ class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Stages:
         """The codebook is drawn from what the encoder makes of the first batch."""
-        key_net, key_codes, key_prior = jax.random.split(key, 3)
+        key_net, key_choice, key_noise, key_prior = jax.random.split(key, 4)
         x = self.spec.to_float(batch["x"])
         net = create(self.network, self.optimizer, key_net, x, batch.get("label"))
         vectors = self.encoded({**net.variables}, batch["x"]).reshape(-1, self.size)
-        key_choice, key_noise = jax.random.split(key_codes)
         chosen = vectors[jax.random.choice(key_choice, len(vectors), (self.codes,))]
         # Apart, where the same vector was drawn twice.
         chosen += 0.01 * jax.random.normal(key_noise, chosen.shape)
@@ -224,19 +222,14 @@ class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
             nll = -self.log_px(variables, straight_through(e, z), batch, self.precision).mean()
             rows = jax.lax.stop_gradient(e).reshape(-1, self.size), nearest.reshape(-1)
             moved = codebook.moved(*rows, len(e), self.decay)
-            metrics = {
-                "reconstruction": nll, "commitment": far, "perplexity": codebook.perplexity
-            }  # fmt: skip
-            return nll + self.commitment * far, (metrics, {"codebook": moved._asdict()})
+            changed, metrics = {"codebook": moved._asdict()}, {"perplexity": codebook.perplexity}
+            metrics |= {"reconstruction": nll, "commitment": far}
+            return nll + self.commitment * far, (metrics, changed)
 
         def predict(variables: Variables, batch: Batch) -> Any:
             codes = self.quantized(state.autoencoder.ema, batch["x"])
-            keys, condition = (
-                example_keys(key, batch["index"]),
-                self.prior.condition(batch.get("label")),
-            )
-            log_p = self.prior.chain(variables).log_prob(codes, condition, keys, self.precision)
-            nats = -log_p.sum((1, 2, 3)).mean()
+            told = batch.get("label"), example_keys(key, batch["index"]), self.precision
+            nats = -self.prior.log_prob(variables, codes, *told).mean()
             return nats, ({"code_nats": nats}, {})
 
         def stage(state: NetState, loss: Loss) -> tuple[NetState, Metrics]:
@@ -252,12 +245,11 @@ class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
     def eval_step(
         self, key: Key[Array, ""], state: Stages, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
-        ours, condition = state.autoencoder.ema, self.prior.condition(batch.get("label"))
+        ours = state.autoencoder.ema
         e, codebook = self.encoded(ours, batch["x"]), codebook_of(ours)
         nearest = codebook.nearest(e)
-        z = codebook.vectors[nearest]
-        codes = nearest[..., None].astype(jnp.uint8)
-        code_nats = -self.prior.chain(state.prior.ema).log_prob(codes, condition).sum((1, 2, 3))
+        z, codes = codebook.vectors[nearest], nearest[..., None].astype(jnp.uint8)
+        code_nats = -self.prior.log_prob(state.prior.ema, codes, batch.get("label"))
         reconstruction = -self.log_px(ours, z, batch)
         return {
             "nll": reconstruction + code_nats,
@@ -277,10 +269,8 @@ class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
         label = labels_or_all(self.spec, label, num, start)
         key_z, key_x = jax.random.split(key)
         index = start + jnp.arange(num)
-        draw = draw_from(self.prior.likelihood, example_keys(key_z, index), temperature)
-        empty = jnp.zeros((num, *self.grid.shape), jnp.uint8)
-        known, condition = jnp.zeros(empty.shape, bool), self.prior.condition(label)
-        codes = self.prior.chain(state.prior.ema).fill(draw, empty, known, condition, self.sampler)
+        given = state.prior.ema, label, temperature, self.sampler
+        codes = self.prior.draw(example_keys(key_z, index), *given)
         params = self._decoded(state, self._vectors(state, codes), label)
         return self.observation.sample(example_keys(key_x, index), params, temperature)
 

@@ -6,16 +6,17 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxgen.causal.condition import NOTHING, Condition
+from jaxgen.causal.samplers import draw_from
 from jaxgen.distributions.likelihoods import Bernoulli, Categorical, Likelihood
 from jaxgen.models.autoregressive.chain import Chain
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNNNet
 from jaxgen.models.latent.observation import ObservationNet
 from jaxgen.nn.codebook import Codebook
 from jaxgen.nn.grids import GridEncoder
-from jaxgen.optim.net import NetState, Variables
+from jaxgen.optim.net import NetState, Precision, Variables
 from jaxgen.spec import DataSpec
 
 
@@ -82,6 +83,31 @@ class CodePrior:
         if label is None or not self.num_classes:
             return NOTHING
         return Condition(jax.nn.one_hot(label, self.num_classes, dtype=jnp.float32))
+
+    def log_prob(
+        self,
+        variables: Variables,
+        codes: UInt8[Array, "b h w 1"],
+        label: Int[Array, " b"] | None = None,
+        keys: Key[Array, " b"] | None = None,
+        precision: Precision = "float32",
+    ) -> Float[Array, " b"]:
+        """log p(codes) in nats; keys turn dropout on."""
+        given = self.condition(label), keys, precision
+        return self.chain(variables).log_prob(codes, *given).sum((1, 2, 3))
+
+    def draw(
+        self,
+        keys: Key[Array, " b"],
+        variables: Variables,
+        label: Int[Array, " b"] | None,
+        temperature: float | Array,
+        sampler: str,
+    ) -> UInt8[Array, "b h w 1"]:
+        """Codes, each grid by its own key."""
+        empty = jnp.zeros((len(keys), *self.grid.shape), jnp.uint8)
+        draw, known = draw_from(self.likelihood, keys, temperature), jnp.zeros(empty.shape, bool)
+        return self.chain(variables).fill(draw, empty, known, self.condition(label), sampler)
 
 
 def codebook_of(variables: Variables) -> Codebook:
