@@ -53,6 +53,8 @@ class Inspection(NamedTuple):
     """Pictures [rows cols h w c]: levels, or floats in [-1, 1]."""
     heatmaps: dict[str, Array]
     """Maps: floats [rows cols h w]."""
+    told: Array | None = None
+    """How much each latent tells of data, nats [z], where that is known."""
 
 
 @dataclass(frozen=True)

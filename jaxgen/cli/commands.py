@@ -6,6 +6,8 @@ from jaxgen.cli.compress import Compress, Decompress
 from jaxgen.cli.evaluate import Evaluate
 from jaxgen.cli.features import Features, Probe
 from jaxgen.cli.interpolate import Interpolate
+from jaxgen.cli.latents import Attribute, Manifold, Traverse
+from jaxgen.cli.outliers import Outliers
 from jaxgen.cli.reconstruct import Reconstruct
 from jaxgen.cli.sample import Sample
 from jaxgen.cli.translate import Translate
@@ -18,9 +20,13 @@ COMMANDS: dict[str, type[Command]] = {
     "interpolate": Interpolate,
     "complete": Complete,
     "reconstruct": Reconstruct,
+    "traverse": Traverse,
+    "manifold": Manifold,
+    "attribute": Attribute,
     "translate": Translate,
     "features": Features,
     "probe": Probe,
+    "outliers": Outliers,
     "compress": Compress,
     "decompress": Decompress,
 }

@@ -100,20 +100,45 @@ def traversals(subject: Subject, results: Results) -> Look | None:
     codes = subject.codes
     if codes is None:
         return None
-    label = shown_label(subject)
-    middle, reach = _spread(subject, codes)
-    busiest = np.argsort(-codes.var(0), kind="stable")[:ROWS]
-    z = np.tile(codes[0], (len(busiest), COLUMNS, 1))
-    steps = np.linspace(-REACH, REACH, COLUMNS)
-    for row, latent in enumerate(busiest):
-        z[row, :, latent] = middle[latent] + reach[latent] * steps
-    x = decoded(subject, z, None if label is None else label.repeat(len(busiest)))
+    x = traversed(subject, codes[0], shown_label(subject), busiest(subject)[:ROWS], COLUMNS)
     far = "" if isinstance(subject.model, Generates) else " standard deviations around its mean"
     caption = (
         f"A latent a row, from {-REACH} to {REACH}{far}, the others as the first validation "
-        "example has them; those that differ most between examples come first"
+        f"example has them; those that {_busy(subject)} come first"
     )
     return Look("One latent at a time", (figure(x, subject.model.spec, caption),))
+
+
+def busiest(subject: Subject) -> np.ndarray:
+    """The numbers of all latents: those first that tell most of data, or, where that is not known,
+    whose codes differ most between examples."""
+    told, codes = subject.inspection.told, subject.codes
+    assert codes is not None
+    return np.argsort(-(codes.var(0) if told is None else np.asarray(told)), kind="stable")
+
+
+def _busy(subject: Subject) -> str:
+    differ = "differ most between examples"
+    return differ if subject.inspection.told is None else "have the largest KL"
+
+
+def traversed(
+    subject: Subject, code: np.ndarray, label: np.ndarray | None, latents: np.ndarray, columns: int
+) -> np.ndarray:
+    """What a code [z] becomes while one latent after the other is moved: a row each, floats
+    [rows cols h w c]; of a class [1]."""
+    middle, reach = spread(subject, subject.codes)
+    z = np.tile(code, (len(latents), columns, 1))
+    for row, latent in enumerate(latents):
+        z[row, :, latent] = middle[latent] + reach[latent] * np.linspace(-REACH, REACH, columns)
+    return decoded(subject, z, None if label is None else label.repeat(len(latents)))
+
+
+def quantiles(num: int) -> np.ndarray:
+    """Numbers [num] that cut a standard normal into parts of one probability."""
+    from scipy.stats import norm
+
+    return norm.ppf(np.linspace(0.02, 0.98, num))
 
 
 def plane(subject: Subject, results: Results) -> Look | None:
@@ -123,14 +148,10 @@ def plane(subject: Subject, results: Results) -> Look | None:
         return None
     if subject.codes is None and not isinstance(model, Generates):
         return None
-    from scipy.stats import norm
-
-    middle, reach = _spread(subject, subject.codes)
-    quantiles = norm.ppf(np.linspace(0.02, 0.98, PLANE))
-    if sum(model.groups) == 2:
-        unit = np.stack(np.meshgrid(quantiles, -quantiles), -1)
-    else:
-        unit = quantiles[None, :, None]
+    middle, reach = spread(subject, subject.codes)
+    sides = quantiles(PLANE)
+    two = sum(model.groups) == 2
+    unit = np.stack(np.meshgrid(sides, -sides), -1) if two else sides[None, :, None]
     label = _every_class(model.spec, 1)
     each = None if label is None else label.repeat(len(unit))
     x = decoded(subject, (middle + reach * unit).astype(np.float32), each)
@@ -190,7 +211,7 @@ def _every_class(spec: DataSpec, rows: int) -> np.ndarray | None:
     return (np.arange(rows) % spec.num_classes).astype(np.int32) if spec.num_classes else None
 
 
-def _spread(subject: Subject, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def spread(subject: Subject, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The middle and the standard deviation of every latent: those of the prior, or, where there
     is none, of the codes."""
     if isinstance(subject.model, Generates) or codes is None:

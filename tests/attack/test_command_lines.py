@@ -13,7 +13,7 @@ from tiny import some
 from jaxgen.cli import commands, main
 from jaxgen.cli import train as train_command
 from jaxgen.data.config import DataConfig
-from jaxgen.evaluation import probe
+from jaxgen.evaluation import outliers, probe
 from jaxgen.registry import MODELS
 from jaxgen.runs.config import TrainConfig
 
@@ -152,6 +152,7 @@ def runs(tmp_path_factory):
 def test_uses_of_a_run(command, num, runs, tried, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(probe, "DRAWS", 1)
+    monkeypatch.setattr(outliers, "DRAWS", 2)
     monkeypatch.setattr(probe, "STRENGTHS", (0.01,))
     kind = commands.COMMANDS[command]
     flags = [(flag, values) for flag, values in flags_of(kind, "") if flag != "--run"]

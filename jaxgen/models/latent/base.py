@@ -252,4 +252,4 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
             layers = jnp.split(kl, np.cumsum(self.groups)[:-1])
             for i, layer in enumerate(layers):
                 numbers[f"KL of layer {len(layers) - i} (nats)"] = layer.sum()
-        return Inspection(numbers, {}, {"KL of each latent (nats)": kl[None, None, None]})
+        return Inspection(numbers, {}, {"KL of each latent (nats)": kl[None, None, None]}, kl)

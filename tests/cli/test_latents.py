@@ -1,0 +1,187 @@
+"""What latents stand for, and what a model measures of other data: the commands that show it,
+against the model's own functions."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from test_cli import TINY, empty_folder, levels_of, options, read, refused  # noqa: F401
+
+from jaxgen.cli import main
+from jaxgen.cli import train as train_command
+from jaxgen.data.config import DataConfig
+from jaxgen.data.loading import load
+from jaxgen.evaluation.outliers import png_nats
+from jaxgen.media.pictures import to_bytes
+from jaxgen.registry import load_run
+from jaxgen.report.abilities import REACH, quantiles
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """name -> a run of a tiny model, without its report."""
+    made, patch = {}, pytest.MonkeyPatch()
+    patch.setattr(train_command, "finish_seeds", lambda *args: None)
+
+    def run(name, *flags):
+        if name not in made:
+            made[name] = str(tmp_path_factory.mktemp("runs") / name)
+            main.main(["train", *TINY, *flags, f"--run={made[name]}"])
+        return made[name]
+
+    yield run
+    patch.undo()
+
+
+VAE = ["--model=vae", "--vae.hidden=8", "--vae.latents=3"]
+
+
+@pytest.fixture(scope="module")
+def vae(runs):
+    """A run, its model and state, the digits, and the codes of a split."""
+    run = runs("vae", *VAE)
+    saved, data = load_run(run), load(DataConfig())
+    encode, decode = jax.jit(saved.model.encode), jax.jit(saved.model.decode)
+
+    def codes(x):
+        batch = {"x": jnp.asarray(x), "index": jnp.arange(len(x))}
+        return np.asarray(encode(jax.random.key(0), saved.state, batch))
+
+    def images(z):
+        x = decode(jax.random.key(0), saved.state, jnp.asarray(z, jnp.float32))
+        return np.asarray(saved.model.spec.from_float(x)).astype(int)
+
+    return run, saved, data, codes, images
+
+
+def close(shown, expected):
+    assert np.abs(shown.astype(int) - expected).max() <= 1  # a level, by rounding
+
+
+def test_traverse_moves_one_latent_a_row(vae, capfd, refused):  # noqa: F811
+    run, saved, data, codes, images = vae
+    main.main(["traverse", f"--run={run}", "--steps=5", "--out=x.png"])
+    said = capfd.readouterr().out
+    order = [int(n) for n in said.split("from the top: ")[1].split(", ")]
+    assert sorted(order) == [0, 1, 2]
+    batch = {"x": jnp.asarray(data.splits["validation"].x[:100]), "index": jnp.arange(100)}
+    told = saved.model.inspect(jax.random.key(0), saved.state, batch).told
+    assert order == list(np.argsort(-np.asarray(told))) and len(set(np.asarray(told))) == 3
+    code = codes(data.splits["validation"].x[:1])[0]
+    rows = levels_of(read("x.png"), 3, 5)
+    for latent, row in zip(order, rows, strict=True):
+        z = np.tile(code, (5, 1))
+        z[:, latent] = np.linspace(-REACH, REACH, 5)
+        close(row, images(z))
+    Image.fromarray(to_bytes(data.splits["test"].x[:1], 17)[0, ..., 0]).save("one.png")
+    given = ["--image=one.png", "--latents=1", "--steps=5", "--out=y.png"]
+    main.main(["traverse", f"--run={run}", *given])
+    z = np.tile(codes(data.splits["test"].x[:1]), (5, 1))
+    z[:, order[0]] = np.linspace(-REACH, REACH, 5)
+    close(levels_of(read("y.png"), 1, 5)[0], images(z))
+    assert "--latents=4: the model has 3" in refused("traverse", f"--run={run}", "--latents=4")
+
+
+def test_manifold_is_a_plane_of_two_latents(vae, refused):  # noqa: F811
+    run, _, _, _, images = vae
+    main.main(["manifold", f"--run={run}", "--dims", "2", "0", "--side=4", "--out=x.png"])
+    rows, sides = levels_of(read("x.png"), 4, 4), quantiles(4)
+    z = np.zeros((4, 4, 3))
+    for i in range(4):
+        for j in range(4):
+            z[i, j, 2], z[i, j, 0] = sides[j], -sides[i]
+    close(rows.reshape(16, 8, 8, 1), images(z.reshape(16, 3)))
+    assert "two different latents" in refused("manifold", f"--run={run}", "--dims", "1", "1")
+    assert "has 3 latents" in refused("manifold", f"--run={run}", "--dims", "1", "3")
+
+
+def test_attribute_adds_the_difference_of_two_means(vae, refused):  # noqa: F811
+    run, _, data, codes, images = vae
+    words = ["--label=3", "--count=2", "--steps=3", "--most=2", "--out=x.png"]
+    main.main(["attribute", f"--run={run}", *words])
+    rows = levels_of(read("x.png"), 2, 4)
+    test, train = data.splits["test"].x[:2], data.splits["train"]
+    z, has = codes(train.x), np.asarray(train.label) == 3
+    difference = z[has].mean(0) - z[~has].mean(0)
+    assert (rows[:, 0] == test).all() and np.abs(difference).max() > 1e-3
+    for row, code in zip(rows, codes(test), strict=True):
+        close(row[1:], images(code + np.array([-2, 0, 2])[:, None] * difference))
+    assert "name what is to be added" in refused("attribute", f"--run={run}")
+    told = refused("attribute", f"--run={run}", "--label=ten")
+    assert "--label=ten: the data set has 0..9" in told
+
+
+def test_interpolate_walks_between_given_images(vae, runs, refused):  # noqa: F811
+    run, _, data, codes, images = vae
+    test = data.splits["test"].x[:3]
+    for i, image in enumerate(to_bytes(test, 17)):
+        Image.fromarray(image[..., 0]).save(f"{i}.png")
+    files = ["--images", "0.png", "1.png", "2.png"]
+    main.main(["interpolate", f"--run={run}", *files, "--steps=4", "--out=x.png"])
+    rows, ends = levels_of(read("x.png"), 2, 4), images(codes(test))
+    close(rows[:, 0], ends[:2])
+    close(rows[:, -1], ends[1:])
+    assert "names one file" in refused("interpolate", f"--run={run}", "--images", "0.png")
+    told = refused("interpolate", f"--run={run}", *files, "--pairs=3")
+    assert "--pairs=3 has no effect beside --images" in told
+    gan = runs("gan", "--model=gan", "--gan.architecture=mlp", "--gan.hidden=4")
+    assert "gan has no encoder" in refused("interpolate", f"--run={gan}", *files)
+
+
+def noise_file(path, shape=(8, 8)):
+    """The flags of a data set of bytes that are noise, but for a black and a white image."""
+    x = np.random.default_rng(0).integers(256, size=(60, *shape, 1)).astype(np.uint8)
+    x[0], x[1] = 0, 255
+    np.savez(path, x=x)
+    return ["--dataset=arrays", f"--dataset_dir={Path(path).absolute()}"]
+
+
+def test_outliers_are_ranked_by_what_the_model_measures(vae, runs, capfd, refused):  # noqa: F811
+    run, saved, data, _, _ = vae
+    other = [*noise_file("noise.npz"), "--levels=17"]
+    against = runs("another", *VAE, "--seed=1")
+    main.main(["outliers", f"--run={run}", *other, "--k=3", f"--against={against}"])
+    said = capfd.readouterr().out
+    [file] = Path(run).glob("outliers_*.json")
+    scores = json.loads(file.read_text())["scores"]
+    noise = load(DataConfig("arrays", data_dir="noise.npz", levels=17)).materialize("test").x
+    own = data.splits["test"].x
+    evaluate = jax.jit(saved.model.eval_step)
+
+    def reconstruction(x):
+        batch = {"x": jnp.asarray(x), "index": jnp.arange(len(x))}
+        key = jax.random.key(0)
+        return np.asarray(evaluate(key, saved.state, batch)["reconstruction"])
+
+    def exact(own, noise):
+        return roc_auc_score(np.repeat([0, 1], [len(own), len(noise)]), np.append(own, noise))
+
+    by_error = scores["reconstruction, -log p(x | z)"]["auroc"]
+    assert abs(by_error - exact(reconstruction(own), reconstruction(noise))) < 0.02  # other draws
+    by_png = scores["PNG's size, no model"]["auroc"]
+    sizes = (png_nats(to_bytes(x, 17)) for x in (own, noise))
+    assert abs(by_png - exact(*sizes)) < 1e-12 and by_png > 0.9
+    assert {"bound of 3 draws", "NLL less the PNG's size"} <= set(scores)
+    assert f"NLL less that of {against}" in scores
+    assert "untypical: |NLL - its mean|" in scores and "ELBO" not in scores
+    assert "nothing is chosen by the other data" in said and Path("outliers.png").exists()
+    for each in scores.values():
+        low, high = each["auroc_interval"]
+        assert 0 <= low <= each["auroc"] <= high <= 1
+
+    told = refused("outliers", f"--run={run}")
+    assert "--dataset: name the data set" in told
+    told = refused("outliers", f"--run={run}", *noise_file("big.npz", (9, 9)))
+    assert "--dataset=arrays is 9x9x1, 256 levels, and the run's data are 8x8x1, 17" in told
+    assert "--size=8 resizes them" in told and "--levels=17 quantizes them" in told
+    labelled = runs("conditional", *VAE, "--conditional")
+    told = refused("outliers", f"--run={labelled}", *other)
+    assert "its label or its source" in told
+    gan = runs("gan", "--model=gan", "--gan.architecture=mlp", "--gan.hidden=4")
+    told = refused("outliers", f"--run={gan}", *other, f"--against={run}")
+    assert "gan has no likelihood" in told
