@@ -24,11 +24,9 @@ jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-COMPILED_IN_FULL = {
-    "test_memory", "test_ppca", "test_autoencoder", "test_pixelcnn", "test_conv",
-}  # fmt: skip
-"""Modules whose programs are compiled as users have them: those of memory, of bits, and of long
-training. In the others, of small networks, compiling would take most of the time."""
+COMPILED_IN_FULL = {"test_memory", "test_ppca", "test_autoencoder"}
+"""Modules whose programs are compiled as users have them: those of memory, and of long training. In
+the others, of small networks, compiling would take most of the time."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen.cli import main, parse
+from jaxgen.cli import main, parse, train
 from jaxgen.cli.train import lengthened
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
@@ -76,6 +76,12 @@ def trained(tmp_path_factory):
         return made[name]
 
     return trained
+
+
+@pytest.fixture
+def without_results(monkeypatch):
+    """Training ends with its last checkpoint, for tests of what is done with that."""
+    monkeypatch.setattr(train, "finish_seeds", lambda *args: None)
 
 
 @pytest.fixture(autouse=True)
@@ -468,7 +474,7 @@ def test_complete_keeps_what_is_known(trained):
         assert (rows[:, 2] != rows[:, 3])[~known].any()
 
 
-def test_complete_of_files_and_a_mask_from_a_file(refused, tmp_path_factory):
+def test_complete_of_files_and_a_mask_from_a_file(refused, without_results, tmp_path_factory):
     """An unconditional run, since files have no labels."""
     run = str(tmp_path_factory.mktemp("runs") / "plain")
     flags = [w for w in FAMILIES["pixelcnn"] if w != "--conditional"]
@@ -843,7 +849,7 @@ def test_probe_stands_beside_raw_data_components_and_no_training(trained, capfd,
     assert kept["accuracy"]["raw images (64)"]["1000"][0] > 0.85
 
 
-def test_probe_needs_labels(refused, tmp_path):
+def test_probe_needs_labels(refused, without_results, tmp_path):
     np.save("p.npy", np.random.default_rng(0).normal(size=(300, 2)))
     run = f"--run={tmp_path / 'points'}"
     with contextlib.suppress(SystemExit):
