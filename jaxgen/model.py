@@ -1,7 +1,7 @@
 """The contract that every model keeps; what some can do beside it is in `jaxgen.abilities`."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -168,3 +168,14 @@ def labels_or_all(
             raise UserError("this model is unconditional: train one with --conditional for labels")
         return None
     return (start + jnp.arange(num)) % spec.num_classes if label is None else label
+
+
+def without_label(
+    embed: Callable[[Batch], Float[Array, "b f"]], spec: DataSpec, batch: Batch
+) -> Float[Array, "b f"]:
+    """The features of each example; a conditional model's are averaged over all classes, so that
+    they do not tell the label that a classifier is to find."""
+    if not spec.num_classes:
+        return embed(batch)
+    labelled = lambda label: {**batch, "label": jnp.full(len(batch["x"]), label)}  # noqa: E731
+    return jax.vmap(lambda label: embed(labelled(label)))(jnp.arange(spec.num_classes)).mean(0)

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from jaxgen.data.config import DataConfig
 from jaxgen.errors import UserError
 from jaxgen.model import Model
+from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
@@ -48,6 +49,7 @@ _POINTS = DataSpec(1, 1, 2, 0, ranges=((-1.0, 1.0),) * 2)
 _TINY_SOUND = DataSpec(1, 16, 1, 5, num_classes=3)
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
+_WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
 
 
 def _on_digits(model: Model, steps: int, tiny: Model, batch_size: int = 50) -> Preset:
@@ -135,6 +137,35 @@ MODELS: dict[str, Preset] = {
     "gan": _on_digits(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
         GAN(_TINY, filters=2, latents=3), 64,
+    ),
+    "bigan": _on_digits(
+        BiGAN(_DIGITS, r1=0.1, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 4000,
+        BiGAN(_TINY, hidden=(6,), latents=3), 64,
+    ),
+    "ali": _on_digits(
+        BiGAN(_DIGITS, encoder="stochastic", r1=0.1, g_optimizer=_GAN_RATE,
+              d_optimizer=_GAN_RATE), 4000,
+        BiGAN(_TINY, encoder="stochastic", hidden=(6,), latents=3), 64,
+    ),
+    "gan2014": _on_digits(
+        GAN(_DIGITS, architecture="mlp", g_norm="none", d_norm="none", g_optimizer=_GAN_RATE,
+            d_optimizer=_GAN_RATE), 6000,
+        GAN(_TINY, architecture="mlp", hidden=(6,), latents=3, g_norm="none", d_norm="none"), 64,
+    ),
+    "lsgan": _on_digits(
+        GAN(_DIGITS, loss="least_squares", g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
+        GAN(_TINY, loss="least_squares", filters=2, latents=3), 64,
+    ),
+    "wgan": _on_digits(
+        GAN(_DIGITS, loss="wasserstein", slope_penalty=10.0, d_norm="none", d_steps=3,
+            g_optimizer=_WGAN_RATE, d_optimizer=_WGAN_RATE), 2000,
+        GAN(_TINY, loss="wasserstein", slope_penalty=1.0, d_norm="none", d_steps=2, filters=2,
+            latents=3), 64,
+    ),
+    "sngan": _on_digits(
+        GAN(_DIGITS, loss="hinge", d_norm="spectral", g_optimizer=_GAN_RATE,
+            d_optimizer=_GAN_RATE), 3000,
+        GAN(_TINY, loss="hinge", d_norm="spectral", filters=2, latents=3), 64,
     ),
 }  # fmt: skip
 

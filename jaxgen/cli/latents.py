@@ -127,7 +127,7 @@ class Attribute(Command):
     only: ClassVar = {"count": OF_A_SPLIT}
 
     label: str = ""
-    """The label, by name or number."""
+    """The label, by name or number; default: the first there is."""
     images: tuple[str, ...] = ()
     """PNG or .wav files of the model's size; default: the first images of the test split."""
     count: int = 8
@@ -144,8 +144,6 @@ class Attribute(Command):
     def check(self) -> None:
         at_least(1, count=self.count)
         at_least(2, steps=self.steps)
-        if not self.label:
-            raise UserError("--label: name what is to be added")
         if not 0 < self.most < float("inf"):
             raise UserError(f"--most must lie above 0; got {self.most}")
 
@@ -168,13 +166,14 @@ class Attribute(Command):
         split, names = dataset.materialize("train"), tuple(dataset.class_names)
         if split.label is None or len(names) < 2:
             raise UserError(f"--run={self.run}: {dataset.name} has no labels to tell apart")
-        wanted = names.index(self.label) if self.label in names else -1
-        if wanted < 0 and self.label.isdigit() and int(self.label) < len(names):
-            wanted = int(self.label)
-        if wanted < 0:
+        if self.label in names:
+            wanted = names.index(self.label)
+        elif not self.label or (self.label.isdigit() and int(self.label) < len(names)):
+            wanted = int(self.label or 0)
+        else:
             raise UserError(f"--label={self.label}: the data set has {listed(names)}")
         codes, _ = encoded(subject, examples(split, saved.model.spec, slice(None)))
         has = np.asarray(split.label) == wanted
         if has.all() or not has.any():
-            raise UserError(f"--label={self.label}: all train examples have it, or none has")
+            raise UserError(f"--label={names[wanted]}: all train examples have it, or none has")
         return codes[has].mean(0) - codes[~has].mean(0)

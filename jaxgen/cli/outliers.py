@@ -65,10 +65,10 @@ class Outliers(Command):
 
     def check(self) -> None:
         at_least(1, k=self.k)
-        if not self.dataset:
-            raise UserError("--dataset: name the data set whose examples are to be told apart")
 
     def act(self, saved: SavedRun) -> None:
+        if not self.dataset:
+            raise UserError("--dataset: name the data set whose examples are to be told apart")
         path = grid_path(self.out, saved.model.spec)
         _unconditional(saved, self.run)
         own, other = data_of(self.run, saved, self.data_dir), self._other(saved)

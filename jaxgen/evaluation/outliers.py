@@ -21,11 +21,11 @@ class Scores(NamedTuple):
     """One score of every example; the higher, the more of an outlier."""
 
     validation: np.ndarray
-    """Of the run's own data, for thresholds."""
+    """Those of the run's validation split, for thresholds."""
     own: np.ndarray
-    """Of the run's own test split."""
+    """Those of its test split."""
     other: np.ndarray
-    """Of the other data set's test split."""
+    """Those of the other data set's test split."""
 
 
 @dataclass(frozen=True)

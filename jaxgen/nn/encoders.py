@@ -22,7 +22,7 @@ from jaxgen.nn.layers import (
     halvings,
     upsample,
 )
-from jaxgen.nn.norm import Norm
+from jaxgen.nn.norm import Norm, NormName, weighed
 
 Output = Literal["tanh", "linear"]
 """A generator's last activation."""
@@ -189,8 +189,8 @@ class MLPDiscriminator(nn.Module, kw_only=True):
     """Data [b h w c] to the logit [b] of being real, by fully connected layers."""
 
     hidden: tuple[int, ...]
-    norm: Literal["batch", "none"] = "batch"
-    """After every layer but the first."""
+    norm: NormName = "batch"
+    """BatchNorm after every layer but the first; spectral normalization of all."""
     num_classes: int = 0
     train: bool = False
     """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
@@ -204,10 +204,10 @@ class MLPDiscriminator(nn.Module, kw_only=True):
         """With `features`, what the last layer sees [b f] instead of the logit."""
         h = with_label(x, label, self.num_classes).reshape(len(x), -1)
         for i, n in enumerate(self.hidden):
-            norm = self.norm if i else "none"
-            h = nn.Dense(n, use_bias=norm == "none")(h)
+            norm = "none" if self.norm == "batch" and i == 0 else self.norm
+            h = weighed(nn.Dense(n, use_bias=norm != "batch"), norm, self.train)(h)
             h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
-        return h if features else nn.Dense(1)(h)[:, 0]
+        return h if features else weighed(nn.Dense(1), self.norm, self.train)(h)[:, 0]
 
 
 class DCGANDiscriminator(nn.Module, kw_only=True):
@@ -216,8 +216,9 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
 
     filters: int
     """Features of the first convolution, doubled at every halving."""
-    norm: Literal["batch", "none"] = "batch"
-    """After every convolution but the first, as in the paper."""
+    norm: NormName = "batch"
+    """BatchNorm after every convolution but the first, as in the paper; spectral normalization of
+    all."""
     num_classes: int = 0
     train: bool = False
     """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
@@ -231,12 +232,15 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
         """With `features`, what the last layer sees [b f] instead of the logit."""
         h = with_label(x, label, self.num_classes)
         for i in range(len(several_sizes(x.shape[1], x.shape[2])) - 1):
-            norm = self.norm if i else "none"
-            conv = Conv(self.filters * 2**i, 4, 2, use_bias=norm == "none", kernel_init=_INIT)
-            h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(conv(h)), 0.2)
+            norm = "none" if self.norm == "batch" and i == 0 else self.norm
+            conv = Conv(self.filters * 2**i, 4, 2, use_bias=norm != "batch", kernel_init=_INIT)
+            h = weighed(conv, norm, self.train)(h)
+            h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
         h = h.reshape(len(h), -1)
         # A convolution that covers the whole remaining map is this matrix product.
-        return h if features else nn.Dense(1, kernel_init=_INIT)(h)[:, 0]
+        if features:
+            return h
+        return weighed(nn.Dense(1, kernel_init=_INIT), self.norm, self.train)(h)[:, 0]
 
 
 def several_sizes(height: int, width: int) -> list[tuple[int, int]]:

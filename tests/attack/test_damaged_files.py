@@ -42,7 +42,7 @@ def damaged(path, how, rng):
 
 
 WAYS = (*DAMAGES, "a folder", "gone")
-FEW = 4
+FEW = 3
 MANY = pytest.param(100, marks=pytest.mark.slow)
 """Damages that a test does; together three hundred, in the slow tests."""
 few_and_many = pytest.mark.parametrize("num", [FEW, MANY])

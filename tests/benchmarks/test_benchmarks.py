@@ -72,7 +72,9 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == before
 
 
-@pytest.mark.parametrize("name", ["digits", "autoregressive", "latent", "run"])
+@pytest.mark.parametrize(
+    "name", some(["digits", "autoregressive", "latent", "run"], ["latent", "run"])
+)
 def test_pages_show_the_results(name: str) -> None:
     bench(f"benchmarks/{name}.py", "--check")
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxgen.distributions.normal import kl_standard_normal, normal_log_prob
-from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
+from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, SMOOTHED, smoothed
 from jaxgen.losses.bounds import importance_weighted_bound
-from jaxgen.losses.penalties import gradient_penalty_r1
+from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1
 from jaxgen.spec import bits_per_dim
 
 NORMALS = [(0.0, 0.0), (1.3, -0.7), (-2.0, 1.1), (0.4, -4.0)]
@@ -157,9 +157,10 @@ BY_HAND = {
                 [-np.log(2), -np.log(4), -np.log(4 / 3)]),
     "nonsaturating": ([np.log(2), np.log(4 / 3), np.log(4)], [np.log(2), np.log(4), np.log(4 / 3)],
                       [np.log(2), np.log(4 / 3), np.log(4)]),
-    "lsgan": ([0.5, (LN3 - 1) ** 2 / 2, (LN3 + 1) ** 2 / 2], [0, LN3**2 / 2, LN3**2 / 2],
+    "least_squares": ([0.5, (LN3 - 1) ** 2 / 2, (LN3 + 1) ** 2 / 2], [0, LN3**2 / 2, LN3**2 / 2],
               [0.5, (LN3 - 1) ** 2 / 2, (LN3 + 1) ** 2 / 2]),
     "hinge": ([1, 0, 1 + LN3], [1, 1 + LN3, 0], [0, -LN3, LN3]),
+    "wasserstein": ([0, -LN3, LN3], [0, LN3, -LN3], [0, -LN3, LN3]),
 }  # fmt: skip
 
 
@@ -194,7 +195,8 @@ def test_bound_of_weights_that_are_zero_or_no_number(key):
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_adversarial_losses_by_hand(name):
     logits = jnp.array([0.0, LN3, -LN3])
-    for function, expected in zip(ADVERSARIAL_LOSSES[name], BY_HAND[name], strict=True):
+    players = ADVERSARIAL_LOSSES[name][:3]  # the encoder's: tests/models/adversarial/test_bigan.py
+    for function, expected in zip(players, BY_HAND[name], strict=True):
         np.testing.assert_allclose(function(logits), expected, rtol=1e-6, atol=1e-7)
 
 
@@ -217,7 +219,7 @@ def test_generator_gradients_of_minimax_and_nonsaturating():
 @pytest.mark.parametrize("name, optimum", [
     ("minimax", lambda p, q: np.log(p / q)),
     ("nonsaturating", lambda p, q: np.log(p / q)),
-    ("lsgan", lambda p, q: p / (p + q)),
+    ("least_squares", lambda p, q: p / (p + q)),
     ("hinge", lambda p, q: np.sign(p - q)),
 ])  # fmt: skip
 def test_optimal_discriminator_and_its_value(name, optimum):
@@ -237,7 +239,7 @@ def test_optimal_discriminator_and_its_value(name, optimum):
     jsd = np.trapezoid(p * np.log(p / m) + q * np.log(q / m), grid) / 2
     assert abs(jsd - 0.253193) < 1e-6
     expected = {
-        "lsgan": np.trapezoid(0.5 * p * q / (p + q), grid),
+        "least_squares": np.trapezoid(0.5 * p * q / (p + q), grid),
         "hinge": 2 * np.trapezoid(np.minimum(p, q), grid),
     }.get(name, np.log(4) - 2 * jsd)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
@@ -270,3 +272,59 @@ def test_r1_of_a_pair_adds_the_squares():
     a, b = jnp.ones((2, 4)), jnp.array([[1.0, 2.0], [0.0, 3.0]])
     critic = lambda pair: 3 * pair[0].sum(-1) + 0.5 * (pair[1] ** 2).sum(-1)  # noqa: E731
     np.testing.assert_allclose(gradient_penalty_r1(critic, (a, b)), [36.0 + 5.0, 36.0 + 9.0])
+
+
+def test_slope_penalty_of_a_linear_critic():
+    """A slope of (3, 4) everywhere: (5 - 1)^2 = 16; and that of a pair of arrays adds up."""
+    x, w = jnp.arange(6.0).reshape(3, 2), jnp.array([[3.0, 4.0]])
+    share = jnp.array([0.0, 0.3, 1.0])
+    found = gradient_penalty(lambda x: (x * w).sum(-1), x, -x, share)
+    np.testing.assert_allclose(found, 16.0, rtol=1e-6)
+    pair = gradient_penalty(lambda xz: 2 * xz[0].sum(-1) + xz[1].sum(-1), (x, x), (-x, -x), share)
+    np.testing.assert_allclose(pair, (10**0.5 - 1) ** 2, rtol=1e-6)
+
+
+def test_slope_penalty_is_taken_between_the_two():
+    """D = |x|^2 has the slope 2 |x| at the share of the way from fake to real."""
+    real, fake = jnp.array([[1.0, 2.0], [0.5, 0.0]]), jnp.array([[3.0, 0.0], [0.5, 0.0]])
+    share = jnp.array([0.25, 0.9])
+    found = gradient_penalty(lambda x: (x**2).sum(-1), real, fake, share)
+    at = 0.25 * np.array([1, 2]) + 0.75 * np.array([3, 0])
+    expected = [(2 * np.linalg.norm(at) - 1) ** 2, 0.0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_slope_penalty_of_a_flat_critic_is_finite():
+    slope = jax.grad(
+        lambda a: gradient_penalty(
+            lambda x: a * x.sum(-1), jnp.ones((2, 3)), jnp.zeros((2, 3)), jnp.ones(2) / 2
+        ).sum()
+    )
+    assert np.isfinite(slope(0.0)) and slope(2.0) > 0
+    # By finite differences, away from zero.
+    value = lambda a: 2 * (a * 3**0.5 - 1) ** 2  # noqa: E731
+    np.testing.assert_allclose(slope(2.0), (value(2.001) - value(1.999)) / 0.002, rtol=1e-4)
+
+
+def test_wasserstein_is_the_difference_of_means():
+    loss, logits = ADVERSARIAL_LOSSES["wasserstein"], jnp.array([-3.0, 0.5])
+    np.testing.assert_array_equal(loss.real(logits), [3.0, -0.5])
+    np.testing.assert_array_equal(loss.fake(logits), logits)
+    np.testing.assert_array_equal(loss.generator(logits), [3.0, -0.5])
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_smoothing_moves_the_target_of_real_examples_alone(name):
+    """The loss on real examples is least where D is the target."""
+    by, logits = 0.2, jnp.linspace(-4, 4, 801)
+    loss, plain = smoothed(name, by), ADVERSARIAL_LOSSES[name]
+    np.testing.assert_array_equal(loss.fake(logits), plain.fake(logits))
+    np.testing.assert_array_equal(loss.generator(logits), plain.generator(logits))
+    best = logits[np.argmin(loss.real(logits))]
+    target = best if name == "least_squares" else jax.nn.sigmoid(best)
+    assert abs(target - 0.8) < 0.01
+    assert smoothed(name, 0.0) is plain
+    if name != "least_squares":
+        d = np.asarray(jax.nn.sigmoid(logits), np.float64)
+        expected = -(0.8 * np.log(d) + 0.2 * np.log1p(-d))
+        np.testing.assert_allclose(loss.real(logits), expected, rtol=1e-4)

@@ -315,6 +315,7 @@ def sounds(file) -> np.ndarray:
         return np.frombuffer(opened.readframes(opened.getnframes()), "<i2")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_sounds_and_spectrograms(trained):
     spec = DataSpec(1, 64, rate=8000)
     for name in ("step_0000002", "final"):

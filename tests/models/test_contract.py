@@ -34,6 +34,15 @@ SMALL = {
         d_norm="none",
         r1=0.5,
     ),
+    "gan, packed": dataclasses.replace(
+        TINY["gan"],
+        spec=dataclasses.replace(TINY["gan"].spec, num_classes=0),
+        d_norm="spectral",
+        r1=0.5,
+        slope_penalty=0.5,
+        penalty_every=5,
+        pack=2,
+    ),
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
 }
 
@@ -58,10 +67,8 @@ def test_four_ways_to_run_a_step_agree(name, random_state):
     contract.four_ways_to_run_a_step_agree(SMALL[name], random_state)
 
 
-ALONE = ["pixelsnail", "gan, two discriminator steps"]
-
-
-@pytest.mark.parametrize("name", some([n for n in SMALL if n not in QUICK], ALONE))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in SMALL if n not in QUICK])
 def test_seeds_on_devices_are_each_alone(name, random_state):
     contract.seeds_on_devices_are_each_alone(SMALL[name], random_state)
 

@@ -11,6 +11,7 @@ import pytest
 
 from jaxgen.cli.flags import spelled
 from jaxgen.errors import UserError
+from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
@@ -48,7 +49,16 @@ IDLE = [
     (GAN, SPEC, {"hidden": (8,)}, {"architecture": "mlp"}),
     (GAN, SPEC, {"filters": 8}, {"architecture": "mlp"}),
     (GAN, POINTS, {"filters": 8}, {}),
-    (GAN, SPEC, {"noise_steps": 9}, {"instance_noise": 0.1}),
+    *(
+        (kind, SPEC, *fields)
+        for kind in (GAN, BiGAN)
+        for fields in (
+            ({"penalty_every": 2}, {"r1": 1.0, "d_norm": "none"}),
+            ({"label_smoothing": 0.1}, {"loss": "hinge"}),
+            ({"noise_steps": 9}, {"instance_noise": 0.1}),
+        )
+    ),
+    (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"masks": 2}),

@@ -5,7 +5,7 @@ import dataclasses
 
 import jax
 import pytest
-from tiny import TINY, batch_of, close, some
+from tiny import TINY, batch_of, close
 
 from jaxgen import DataSpec, PixelCNN
 from jaxgen.errors import UserError
@@ -18,7 +18,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", some(CASES, ["vae in parts"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_the_step_is_the_same(case, random_state):
     """Dropout and the VAE's noise included: they follow from an example's index."""
     name, fields = CASES[case]

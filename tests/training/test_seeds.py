@@ -415,6 +415,7 @@ def test_the_parent_holds_mean_and_deviation_of_its_members(command):
     assert any(x["std"] > 0 for x in summary["metrics"].values())
 
 
+@pytest.mark.slow
 def test_a_member_is_the_directory_of_its_lone_command(command, tmp_path):
     """The same files, the same run.json but for what ran, and results equal to rounding."""
     argv, run = command

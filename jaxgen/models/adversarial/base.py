@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.core.scope import DenyList
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
-from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
-from jaxgen.losses.penalties import gradient_penalty_r1
+from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, SMOOTHED, smoothed
+from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1
 from jaxgen.model import Batch, Metric, Metrics, Model, example_keys
+from jaxgen.models.adversarial.shown import Shown, noised, packed
 from jaxgen.optim.net import Net, Params, Precision, Variables, apply_in, average, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
@@ -38,17 +38,6 @@ class GameState:
     d: Net
     ema: Variables
     """Moving average of every collection of the generator."""
-
-
-class Shown(NamedTuple):
-    """What the generator lets the discriminator see of a batch."""
-
-    real: PyTree
-    """What is to be taken for real: one array [b …], or a tuple of them, such as x and its code."""
-    fake: PyTree
-    """What is to be taken for fake, of the same structure."""
-    costs: dict[str, Array] = {}
-    """Further losses of the generator, by the names of their metrics: scalars."""
 
 
 class Turn(NamedTuple):
@@ -73,8 +62,11 @@ class Game(Model[GameState]):
     A model gives the two networks, and what the generator shows of a batch.
     """
 
-    loss: Literal["minimax", "nonsaturating", "lsgan", "hinge"] = "nonsaturating"
-    """minimax, nonsaturating: the original paper's two; lsgan: least squares; hinge: margins."""
+    loss: Literal["minimax", "nonsaturating", "least_squares", "hinge", "wasserstein"] = (
+        "nonsaturating"
+    )
+    """minimax, nonsaturating: the original paper's two; least_squares; hinge: margins; wasserstein:
+    a critic's values, for a discriminator whose slope is bounded."""
     updates: Literal["alternating", "simultaneous"] = "alternating"
     """alternating: the generator meets the updated discriminator; simultaneous: the old one."""
     d_steps: int = 1
@@ -82,6 +74,17 @@ class Game(Model[GameState]):
     r1: float = 0.0
     """gamma of the penalty gamma/2 |grad D|^2 on real examples; it needs a discriminator without
     BatchNorm."""
+    slope_penalty: float = 0.0
+    """lambda of the penalty lambda (|grad D| - 1)^2 between real and generated examples (WGAN-GP);
+    it needs a discriminator without BatchNorm."""
+    penalty_every: int = 1
+    """Steps from one with the penalties to the next, in which they count as often (lazy
+    regularization, Karras et al. 2020, arXiv:1912.04958, appendix B)."""
+    label_smoothing: float = 0.0
+    """How far the target for real examples is below 1, where the loss has one."""
+    pack: int = 1
+    """Examples that the discriminator judges together (PacGAN, Lin et al. 2018, arXiv:1712.04086):
+    a generator that draws too much alike is found out."""
     instance_noise: float = 0.0
     """Standard deviation of the noise on the discriminator's inputs, which lie in [-1, 1]."""
     noise_steps: int = 0
@@ -96,8 +99,18 @@ class Game(Model[GameState]):
     d_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
     """How the discriminator is trained."""
 
+    encodes: ClassVar[bool] = False
+    """Whether the generator makes a part of what is shown as real, such as a code, and is to make
+    that pass for fake."""
     only: ClassVar = {
         "noise_steps": Only("without `instance_noise`", lambda game: game.instance_noise > 0),
+        "penalty_every": Only(
+            "without `r1` or `slope_penalty`", lambda game: game.r1 > 0 or game.slope_penalty > 0
+        ),
+        "label_smoothing": Only(
+            f"without `loss`={', '.join(SMOOTHED[:-1])} or {SMOOTHED[-1]}",
+            lambda game: game.loss in SMOOTHED,
+        ),
     }
     metrics: ClassVar = {
         "d_loss": Metric("the discriminator's loss", chart=LOSSES, curve="D"),
@@ -112,6 +125,7 @@ class Game(Model[GameState]):
             curve="D(G(z))",
         ),
         "r1": Metric("|grad D|^2 on real images"),
+        "slope": Metric("(|grad D| - 1)^2 between real and generated images"),
     }
 
     @abc.abstractmethod
@@ -133,13 +147,24 @@ class Game(Model[GameState]):
         """Raises UserError where the model's own fields cannot be."""
 
     def __post_init__(self) -> None:
+        refuse_huge(self)
         if not 0 <= self.ema < 1:
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
         if self.d_steps < 1:
             raise UserError(f"`d_steps` must be at least 1; got {self.d_steps}")
-        if min(self.r1, self.instance_noise, self.noise_steps) < 0:
-            raise UserError("`r1`, `instance_noise` and `noise_steps` must not be negative")
-        refuse_huge(self)
+        if min(self.r1, self.slope_penalty, self.instance_noise, self.noise_steps) < 0:
+            raise UserError(
+                "`r1`, `slope_penalty`, `instance_noise` and `noise_steps` must not be negative"
+            )
+        if min(self.penalty_every, self.pack) < 1:
+            raise UserError("`penalty_every` and `pack` must be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"`label_smoothing` must lie in [0, 1); got {self.label_smoothing}")
+        if self.pack > 1 and self.spec.num_classes:
+            raise UserError(
+                f"`pack`={self.pack} judges examples together, which have labels of their own: set "
+                "`pack`=1, or leave --conditional out"
+            )
         self.check()
         refuse_idle(self)
 
@@ -150,6 +175,10 @@ class Game(Model[GameState]):
     @property
     def minibatches(self) -> int:
         return self.d_steps
+
+    @property
+    def multiple(self) -> int:
+        return self.pack
 
     def train_step(
         self,
@@ -208,29 +237,50 @@ class Game(Model[GameState]):
         """D's loss on real and fake examples, with the R1 penalty: a scalar."""
         player = self._player(self.discriminator(True, turn.axis_name), d.having(params))
         see = lambda x: player(x, batch.get("label"))  # noqa: E731
-        real = _noised(turn.key_real, shown.real, batch, turn.noise)
-        fake = _noised(turn.key_fake, shown.fake, batch, turn.noise)
+        real = packed(noised(turn.key_real, shown.real, batch, turn.noise), self.pack)
+        fake = packed(noised(turn.key_fake, shown.fake, batch, turn.noise), self.pack)
         (real_logits, changed), (fake_logits, _) = see(real), see(fake)
-        loss = ADVERSARIAL_LOSSES[self.loss]
+        loss = smoothed(self.loss, self.label_smoothing)
         value = loss.real(real_logits).mean() + loss.fake(fake_logits).mean()
         metrics = {
             "d_loss": value,
             "d_real": jax.nn.sigmoid(real_logits).mean(),
             "d_fake": jax.nn.sigmoid(fake_logits).mean(),
         }
+        judge = lambda x: see(x)[0]  # noqa: E731
         if self.r1 > 0:
-            metrics["r1"] = gradient_penalty_r1(lambda x: see(x)[0], real).mean()
-            value = value + 0.5 * self.r1 * metrics["r1"]
+            r1 = self._now_and_then(turn, lambda: gradient_penalty_r1(judge, real).mean())
+            value, metrics["r1"] = value + 0.5 * self.r1 * r1, r1
+        if self.slope_penalty > 0:
+            key = jax.random.fold_in(jax.random.clone(turn.key_real), 1)
+            keys = example_keys(key, batch["index"][:: self.pack])
+            share = jax.vmap(jax.random.uniform)(keys)
+            slope = self._now_and_then(
+                turn, lambda: gradient_penalty(judge, real, fake, share).mean()
+            )
+            value, metrics["slope"] = value + self.slope_penalty * slope, slope
         return value, (metrics, changed)
+
+    def _now_and_then(self, turn: Turn, penalty: Callable[[], Array]) -> Array:
+        """A penalty, times `penalty_every` in the steps that have it, and 0 in the others: its mean
+        over the steps is right. The others do not compute it, several seeds at once neither, since
+        they share the clock."""
+        if self.penalty_every == 1:
+            return penalty()
+        has = jnp.asarray(turn.step) % self.penalty_every == 0
+        return jax.lax.cond(has, lambda: self.penalty_every * penalty(), lambda: jnp.float32(0.0))
 
     def _g_loss(
         self, shown: Shown, turn: Turn, judge: Net, batch: Batch
     ) -> tuple[Array, dict[str, Array]]:
         """G's loss, as a function of what it shows: a scalar, of which the costs are a part."""
         player = self._player(self.discriminator(True, turn.axis_name), judge.variables)
-        fake = _noised(turn.key_fake, shown.fake, batch, turn.noise)
-        logits, _ = player(fake, batch.get("label"))
-        value = ADVERSARIAL_LOSSES[self.loss].generator(logits).mean()
+        loss = ADVERSARIAL_LOSSES[self.loss]
+        fake = packed(noised(turn.key_fake, shown.fake, batch, turn.noise), self.pack)
+        value = loss.generator(player(fake, batch.get("label"))[0]).mean()
+        if self.encodes:
+            real = packed(noised(turn.key_real, shown.real, batch, turn.noise), self.pack)
+            value += loss.encoder(player(real, batch.get("label"))[0]).mean()
         return value + sum(shown.costs.values()), shown.costs
 
     def _player(self, network: nn.Module, variables: Variables) -> Apply:
@@ -249,27 +299,16 @@ class Game(Model[GameState]):
     def eval_step(
         self, key: Key[Array, ""], state: GameState, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
-        """What D holds to be real, of given examples and of as many generated ones."""
+        """What D holds to be real, of given examples and of as many generated ones; where it judges
+        several together, of each with those after it in the batch, and round to the first."""
         generator, discriminator = self.generator(train=False), self.discriminator(train=False)
         shown, _ = self.show(key, lambda *x: (generator.apply(state.ema, *x), {}), batch)
 
         def prob(x: PyTree) -> Float[Array, " b"]:
-            logits: Any = discriminator.apply(state.d.variables, x, batch.get("label"))
-            return jax.nn.sigmoid(logits).reshape(len(logits), -1).mean(1)
+            num = len(batch["index"])
+            after = (jnp.arange(num)[:, None] + jnp.arange(self.pack)[None]) % num
+            together = packed(jax.tree.map(lambda a: a[after.ravel()], x), self.pack)
+            logits: Any = discriminator.apply(state.d.variables, together, batch.get("label"))
+            return jax.nn.sigmoid(logits).reshape(num, -1).mean(1)
 
         return {"d_real": prob(shown.real), "d_fake": prob(shown.fake)}
-
-
-def _noised(
-    key: Key[Array, ""], shown: PyTree, batch: Batch, noise: float | Float[Array, ""] | None
-) -> PyTree:
-    """What is shown with instance noise (Sønderby et al. 2017, arXiv:1610.04490), example by
-    example."""
-    if noise is None:
-        return shown
-
-    def noised(key: Key[Array, ""], x: PyTree) -> PyTree:
-        flat, back = ravel_pytree(x)
-        return back(flat + noise * jax.random.normal(key, flat.shape))
-
-    return jax.vmap(noised)(example_keys(key, batch["index"]), shown)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.abilities import Embeds
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
-from jaxgen.model import Batch
-from jaxgen.models.adversarial.base import GameState
+from jaxgen.model import Batch, without_label
+from jaxgen.models.adversarial.base import Apply, GameState
 from jaxgen.models.adversarial.latent_game import LatentGame
+from jaxgen.models.adversarial.shown import Shown
 from jaxgen.nn.encoders import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -22,6 +22,8 @@ from jaxgen.nn.encoders import (
     MLPGenerator,
 )
 from jaxgen.nn.layers import halvings
+from jaxgen.nn.norm import NormName
+from jaxgen.optim.net import Variables
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class GAN(LatentGame, Embeds):
     real numbers."""
     g_norm: Literal["batch", "none"] = "batch"
     """BatchNorm in the generator, or no normalization."""
-    d_norm: Literal["batch", "none"] = "batch"
-    """BatchNorm in the discriminator after its first layer, or no normalization."""
+    d_norm: NormName = "batch"
+    """In the discriminator: BatchNorm after its first layer, spectral normalization of all its
+    weights, or no normalization."""
 
     only: ClassVar = {
         "filters": Only("without `architecture`=dcgan", lambda gan: gan.convolutional),
@@ -51,11 +54,12 @@ class GAN(LatentGame, Embeds):
     }
 
     def check(self) -> None:
-        if self.r1 > 0 and self.d_norm == "batch":
-            raise UserError(
-                "`r1` takes the gradient example by example, which BatchNorm in the "
-                "discriminator mixes: set `d_norm`=none"
-            )
+        for penalty in ("r1", "slope_penalty"):
+            if getattr(self, penalty) > 0 and self.d_norm == "batch":
+                raise UserError(
+                    f"`{penalty}` takes the gradient example by example, which BatchNorm in the "
+                    "discriminator mixes: set `d_norm`=none"
+                )
         if min((self.filters, *self.hidden)) < 1:
             raise UserError("`filters` and `hidden` must be positive")
         if self.latents < 1:
@@ -99,17 +103,26 @@ class GAN(LatentGame, Embeds):
             return DCGANDiscriminator(filters=self.filters, **same)
         return MLPDiscriminator(hidden=self.hidden, **same)
 
+    def init(self, key: Key[Array, ""], batch: Batch) -> GameState:
+        x, label = self.spec.to_float(batch["x"]), batch.get("label")
+        return self.first_state(key, batch, (jnp.zeros((len(x), self.latents)), label), x)
+
+    def show(self, key: Key[Array, ""], g: Apply, batch: Batch) -> tuple[Shown, Variables]:
+        fake, changed = g(self.draws(key, batch), batch.get("label"))
+        return Shown(self.spec.to_float(batch["x"]), fake), changed
+
+    def generated(
+        self, variables: Variables, z: Float[Array, "b z"], label: Int[Array, " b"] | None
+    ) -> Float[Array, "b h w c"]:
+        return self.generator(train=False).apply(variables, z, label)  # type: ignore[return-value]
+
     def embed(self, state: GameState, batch: Batch) -> Float[Array, "b f"]:
         """What the discriminator's last layer sees (Radford et al. 2016, section 5.1). That of a
         conditional one is averaged over all classes, so that it does not tell the label that a
         classifier is to find."""
-        x, classes = self.spec.to_float(batch["x"]), self.spec.num_classes
 
-        def features(label: Int[Array, " b"] | None) -> Any:
-            network = self.discriminator(train=False)
-            return network.apply(state.d.variables, x, label, features=True)
+        def features(batch: Batch) -> Any:
+            x, network = self.spec.to_float(batch["x"]), self.discriminator(train=False)
+            return network.apply(state.d.variables, x, batch.get("label"), features=True)
 
-        if not classes:
-            return features(None)
-        every = jax.vmap(lambda label: features(jnp.full(len(x), label)))(jnp.arange(classes))
-        return every.mean(0)
+        return without_label(features, self.spec, batch)

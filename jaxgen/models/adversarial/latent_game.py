@@ -1,7 +1,7 @@
 """Games whose generator draws from a prior: G(z) is data."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from jaxgen.abilities import Generates
 from jaxgen.distributions.normal import normal_like
 from jaxgen.model import Batch, Request, labels_or_all
-from jaxgen.models.adversarial.base import Apply, Game, GameState, Shown
+from jaxgen.models.adversarial.base import Game, GameState
+from jaxgen.models.adversarial.shown import packed
 from jaxgen.optim.net import Variables, create
 
 
@@ -18,18 +19,15 @@ from jaxgen.optim.net import Variables, create
 class LatentGame(Game, Generates):
     """A game whose generator maps latents of a standard normal prior, and labels, to data."""
 
-    def init(self, key: Key[Array, ""], batch: Batch) -> GameState:
-        key_g, key_d = jax.random.split(key)
-        x, label = self.spec.to_float(batch["x"]), batch.get("label")
-        z = jnp.zeros((len(x), sum(self.groups)))
-        g = create(self.generator(train=False), self.g_optimizer, key_g, z, label)
-        d = create(self.discriminator(train=False), self.d_optimizer, key_d, x, label)
-        return GameState(g, d, jax.tree.map(jnp.copy, g.variables))
+    @abstractmethod
+    def generated(
+        self, variables: Variables, z: Float[Array, "b z"], label: Int[Array, " b"] | None
+    ) -> Float[Array, "b h w c"]:
+        """G(z), with given statistics: it does not depend on the others in its batch."""
 
-    def show(self, key: Key[Array, ""], g: Apply, batch: Batch) -> tuple[Shown, Variables]:
-        z = normal_like(key, batch["index"], (sum(self.groups),))
-        fake, changed = g(z, batch.get("label"))
-        return Shown(self.spec.to_float(batch["x"]), fake), changed
+    def draws(self, key: Key[Array, ""], batch: Batch) -> Float[Array, "b z"]:
+        """Latents of the prior for the examples of a batch."""
+        return normal_like(key, batch["index"], (sum(self.groups),))
 
     def draw_latents(
         self,
@@ -50,8 +48,7 @@ class LatentGame(Game, Generates):
         start: int | Int[Array, ""] = 0,
     ) -> Float[Array, "b h w c"]:
         """The averaged generator's output, which does not depend on the others in its batch."""
-        label = labels_or_all(self.spec, label, len(z), start)
-        x: Any = self.generator(train=False).apply(state.ema, z, label)
+        x = self.generated(state.ema, z, labels_or_all(self.spec, label, len(z), start))
         return jnp.clip(x, -1.0, 1.0) if self.spec.levels else x
 
     def sample(
@@ -62,6 +59,20 @@ class LatentGame(Game, Generates):
         label, temperature, start = request
         z = temperature * self.draw_latents(key, state, num, label, start)
         return self.spec.from_float(self.decode(key, state, z, label, start))
+
+    def first_state(
+        self, key: Key[Array, ""], batch: Batch, given: tuple, shown: Array | tuple[Array, ...]
+    ) -> GameState:
+        """The state before the first step, of players that take `given` and, of one example, see
+        `shown`."""
+        key_g, key_d = jax.random.split(key)
+        label = batch.get("label")
+        g = create(self.generator(train=False), self.g_optimizer, key_g, *given)
+        # As many examples as D judges together.
+        seen = packed(jax.tree.map(lambda x: jnp.repeat(x[:1], self.pack, 0), shown), self.pack)
+        first = None if label is None else label[:1]
+        d = create(self.discriminator(train=False), self.d_optimizer, key_d, seen, first)
+        return GameState(g, d, jax.tree.map(jnp.copy, g.variables))
 
     def facts(self) -> dict[str, str]:
         return {"latents": f"{sum(self.groups)} standard normal"}

@@ -12,8 +12,7 @@ from jaxgen.abilities import Embeds, Encodes
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
-from jaxgen.model import Batch, Metric, Metrics, Model, labels_or_all
-from jaxgen.models.latent.inspection import without_label
+from jaxgen.model import Batch, Metric, Metrics, Model, labels_or_all, without_label
 from jaxgen.nn.encoders import Decoder, Encoder
 from jaxgen.nn.layers import Activation
 from jaxgen.optim.net import NetState, Precision, Variables, apply_in, create, create_state

@@ -23,6 +23,7 @@ from jaxgen.model import (
     Request,
     example_keys,
     labels_or_all,
+    without_label,
 )
 from jaxgen.models.latent.draws import (
     Draw,
@@ -33,7 +34,7 @@ from jaxgen.models.latent.draws import (
     terms_of,
     weighted,
 )
-from jaxgen.models.latent.inspection import active_units, without_label
+from jaxgen.models.latent.inspection import active_units
 from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import train_net

@@ -12,8 +12,16 @@ from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge
-from jaxgen.model import Batch, Metric, Metrics, Model, Request, example_keys, labels_or_all
-from jaxgen.models.latent.inspection import without_label
+from jaxgen.model import (
+    Batch,
+    Metric,
+    Metrics,
+    Model,
+    Request,
+    example_keys,
+    labels_or_all,
+    without_label,
+)
 from jaxgen.nn.flow import MultiScaleFlow
 from jaxgen.optim.net import NetState, Variables, create, create_state
 from jaxgen.optim.optimizer import Optimizer

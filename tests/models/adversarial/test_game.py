@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.models.adversarial.base import Game, GameState, Shown
+from jaxgen.models.adversarial.base import Game, GameState
+from jaxgen.models.adversarial.shown import Shown
 from jaxgen.optim.net import create
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.spec import DataSpec

@@ -70,6 +70,7 @@ def test_samples_have_its_mean_and_covariance(random_state, dims):
     assert apart.max() < 1e-4
 
 
+@pytest.mark.slow
 def test_gradient_reaches_what_em_reaches():
     """On the ring, of as many Gaussians; by chance either may be the better one."""
     data = load(DataConfig(dataset="ring"))

@@ -123,6 +123,7 @@ def test_the_decoder_reaches_the_maximum_likelihood(trained):
     assert -1e-9 < best - ours < 0.02
 
 
+@pytest.mark.slow
 def test_the_bound_is_tight(trained):
     """The ELBO is of masses, the density times the bin's width in each of the D dimensions."""
     x, state, elbo = trained
