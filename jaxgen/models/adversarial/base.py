@@ -300,15 +300,16 @@ class Game(Model[GameState]):
         self, key: Key[Array, ""], state: GameState, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
         """What D holds to be real, of given examples and of as many generated ones; where it judges
-        several together, of each with those after it in the batch, and round to the first."""
+        several together, of each what it holds of them, the last ones filled up by the first."""
         generator, discriminator = self.generator(train=False), self.discriminator(train=False)
         shown, _ = self.show(key, lambda *x: (generator.apply(state.ema, *x), {}), batch)
 
         def prob(x: PyTree) -> Float[Array, " b"]:
             num = len(batch["index"])
-            after = (jnp.arange(num)[:, None] + jnp.arange(self.pack)[None]) % num
-            together = packed(jax.tree.map(lambda a: a[after.ravel()], x), self.pack)
+            full = jnp.arange(-(-num // self.pack) * self.pack) % num
+            together = packed(jax.tree.map(lambda a: a[full], x), self.pack)
             logits: Any = discriminator.apply(state.d.variables, together, batch.get("label"))
-            return jax.nn.sigmoid(logits).reshape(num, -1).mean(1)
+            each = jax.nn.sigmoid(logits).reshape(len(logits), -1).mean(1)
+            return each.repeat(self.pack)[:num]
 
         return {"d_real": prob(shown.real), "d_fake": prob(shown.fake)}

@@ -116,8 +116,13 @@ def test_a_packing_discriminator_judges_several_together(random_state):
     judged = jax.jit(model.eval_step)(jax.random.key(0), state, batch)["d_real"]
     x = SPEC.to_float(batch["x"])
     for i in range(8):
-        pair = jnp.concatenate([x[i], x[(i + 1) % 8]], -1)[None]
+        first = i - i % 2
+        pair = jnp.concatenate([x[first], x[first + 1]], -1)[None]
         np.testing.assert_allclose(judged[i], jax.nn.sigmoid(d(pair))[0], rtol=1e-5)
+    odd = {name: value[:3] for name, value in batch.items()}
+    last = jax.jit(model.eval_step)(jax.random.key(0), state, odd)["d_real"][2]
+    pair = jnp.concatenate([x[2], x[0]], -1)[None]
+    np.testing.assert_allclose(last, jax.nn.sigmoid(d(pair))[0], rtol=1e-5)
     labelled = DataSpec(3, 2, 1, 5, 3)
     with pytest.raises(UserError, match="judges examples together, which have labels"):
         gan(labelled, pack=2)
