@@ -119,7 +119,8 @@ MODELS: dict[str, Preset] = {
     ),
     "vqvae": _on_digits(
         VQVAE(_DIGITS, optimizer=Optimizer(weight_decay=1.0)), 1500,
-        VQVAE(_TINY, codes=6, size=2, halvings=1, filters=3, features=3, blocks=1), 100,
+        VQVAE(_TINY, codes=6, size=2, halvings=1, filters=3, features=3, blocks=1,
+              likelihood="categorical"), 100,
     ),
     "realnvp": _on_digits(
         RealNVP(_DIGITS, optimizer=Optimizer(learning_rate=2e-3)), 1000,
