@@ -35,7 +35,7 @@ TASKS = {
     "digits": Task(
         "Digits, 17 levels",
         (),
-        {name: () for name in ("vae", "iwae", "iaf", "ladder", "pixelvae", "realnvp")},
+        {name: () for name in ("vae", "iwae", "iaf", "ladder", "pixelvae", "vqvae", "realnvp")},
     ),
     "moons": Task(
         "Two moons",
@@ -56,6 +56,7 @@ PAPERS = {
     "iaf": "Kingma et al. 2016",
     "ladder": "Sønderby et al. 2016",
     "pixelvae": "Gulrajani et al. 2017",
+    "vqvae": "van den Oord et al. 2017",
     "realnvp": "Dinh et al. 2017",
     "gmm": "by gradient",
     "made": "Germain et al. 2015",

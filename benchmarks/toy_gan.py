@@ -1,87 +1,165 @@
-"""Modes that the GAN step covers on a ring of eight Gaussians, seeds trained at once by vmap.
+"""Modes that games cover on a ring of eight Gaussians and a grid of twenty-five, the seeds of each
+trained at once by vmap.
 
-    python benchmarks/toy_gan.py [--seeds 4] [--steps 3000] [--loss nonsaturating] [--r1 0.1]
+    python benchmarks/toy_gan.py [--games …] [--on ring grid] [--seeds 4] [--steps N]
+    python benchmarks/toy_gan.py --table    # writes RESULTS.md's table of the rows there are
+    python benchmarks/toy_gan.py --check    # whether the page shows just those
 
-Ring of radius 2 with standard deviation 0.1, the points being real numbers [1 1 2]. The
-step is `GAN.train_step`, vmapped over seeds and scanned over steps. A mode counts as covered if
-at least 20 of 2,500 samples of the averaged generator are nearest to it and lie within three
-standard deviations.
+The ring has a radius of 2 and a standard deviation of 0.1, the grid a spacing of 2 and a standard
+deviation of 0.2; points are real numbers [1 1 2]. The step is `GAN.train_step`, vmapped over seeds
+and scanned over steps. A mode counts as covered if at least 20 of 2,500 samples of the averaged
+generator are nearest to it and lie within three standard deviations, which is also what counts as
+good; the KL is of the nearest modes' shares from even ones. The last step is what is measured.
 """
 
 import argparse
+import json
+import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 from common import RESULTS
 
 from jaxgen import GAN, DataSpec, Optimizer
 from jaxgen.models.adversarial.base import GameState
 
-MODES, RADIUS, SIGMA = 8, 2.0, 0.1
+SAMPLES, LEAST = 2500, 20
 
 
-def ring(key: jax.Array, num: int) -> jax.Array:
-    """Points of the ring, [num 1 1 2]."""
+class Points(NamedTuple):
+    """Equally likely Gaussians."""
+
+    centres: np.ndarray
+    sigma: float
+    steps: int
+
+
+_ANGLE = 2 * np.pi * np.arange(8) / 8
+_SIDE = np.arange(-4.0, 5.0, 2.0)
+POINTS = {
+    "ring": Points(2 * np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], -1), 0.1, 3000),
+    "grid": Points(np.stack(np.meshgrid(_SIDE, _SIDE), -1).reshape(-1, 2), 0.2, 4000),
+}
+
+GAMES: dict[str, dict[str, Any]] = {
+    "minimax": {"loss": "minimax"},
+    "minimax, R1": {"loss": "minimax", "r1": 0.1},
+    "non-saturating": {},
+    "non-saturating, R1": {"r1": 0.1},
+    "non-saturating, lazy R1": {"r1": 0.1, "penalty_every": 4},
+    "least squares, R1": {"loss": "least_squares", "r1": 0.1},
+    "hinge, R1": {"loss": "hinge", "r1": 0.1},
+    "hinge, spectral norm": {"loss": "hinge", "d_norm": "spectral"},
+    "WGAN-GP, 5 steps of D": {"loss": "wasserstein", "slope_penalty": 0.1, "d_steps": 5},
+    "non-saturating, packs of 2": {"pack": 2},
+    "non-saturating, packs of 2, R1": {"pack": 2, "r1": 0.1},
+}
+
+
+def game(name: str) -> GAN:
+    adam = Optimizer(learning_rate=1e-3, b1=0.5, b2=0.99)
+    fields: dict[str, Any] = {"d_norm": "none", **GAMES[name]}
+    return GAN(
+        DataSpec(1, 1, 2, levels=0), latents=2, hidden=(64, 64, 64), g_norm="none", ema=0.995,
+        g_optimizer=adam, d_optimizer=adam, **fields,
+    )  # fmt: skip
+
+
+def draw(key: jax.Array, points: Points, num: int) -> jax.Array:
+    """Points [num 1 1 2]."""
     key_mode, key_noise = jax.random.split(key)
-    angle = 2 * jnp.pi * jax.random.randint(key_mode, (num,), 0, MODES) / MODES
-    centre = RADIUS * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
-    noise = jax.random.normal(key_noise, (num, 2))
-    return (centre + SIGMA * noise)[:, None, None]
+    centre = jnp.asarray(points.centres)[
+        jax.random.randint(key_mode, (num,), 0, len(points.centres))
+    ]
+    return (centre + points.sigma * jax.random.normal(key_noise, (num, 2)))[:, None, None]
 
 
-def train(model: GAN, seed: jax.Array, steps: int, batch_size: int) -> GameState:
+def train(model: GAN, points: Points, seed: jax.Array, steps: int, size: int) -> GameState:
     """The state after `steps` steps on fresh points."""
     key_init, key_data, key_train = jax.random.split(jax.random.key(seed), 3)
 
     def step(state: GameState, t: jax.Array) -> tuple[GameState, None]:
-        num = batch_size * model.minibatches
-        batch = {"x": ring(jax.random.fold_in(key_data, t), num), "index": jnp.arange(num)}
+        num = size * model.minibatches
+        batch = {"x": draw(jax.random.fold_in(key_data, t), points, num), "index": jnp.arange(num)}
         return model.train_step(jax.random.fold_in(key_train, t), state, batch, t)[0], None
 
     state = model.init(key_init, model.spec.example(1))
     return jax.lax.scan(step, state, jnp.arange(steps))[0]
 
 
-def hits(points: np.ndarray) -> np.ndarray:
-    """Points [n 2] near each mode, [8]."""
-    angle = 2 * np.pi * np.arange(MODES) / MODES
-    centres = RADIUS * np.stack([np.cos(angle), np.sin(angle)], -1)
-    distance = np.linalg.norm(points[:, None] - centres, axis=-1)
-    near = distance.argmin(1)[distance.min(1) < 3 * SIGMA]
-    return np.bincount(near, minlength=MODES)
+def measured(found: np.ndarray, points: Points) -> dict[str, Any]:
+    """How points [n 2] lie around the modes."""
+    distance = np.linalg.norm(found[:, None] - points.centres, axis=-1)
+    nearest, good = distance.argmin(1), distance.min(1) < 3 * points.sigma
+    num = len(points.centres)
+    hits = np.bincount(nearest[good], minlength=num)
+    share = np.bincount(nearest, minlength=num) / len(found)
+    kl = float((share * np.log(np.maximum(share, 1e-12) * num)).sum())
+    return {"modes": int((hits >= LEAST).sum()), "kl": kl, "good": float(good.mean())}
+
+
+def row(name: str, where: str, flags: argparse.Namespace) -> dict[str, Any]:
+    """All seeds of one game."""
+    model, points = game(name), POINTS[where]
+    steps, start = flags.steps or points.steps, time.perf_counter()
+    seeds = jnp.arange(flags.seeds)
+    each = lambda s: train(model, points, s, steps, flags.batch_size)  # noqa: E731
+    states = jax.block_until_ready(jax.jit(jax.vmap(each))(seeds))
+    seconds = time.perf_counter() - start
+    rows = []
+    for seed in range(flags.seeds):
+        state = jax.tree.map(lambda x: x[seed], states)  # noqa: B023
+        found = np.asarray(model.sample(jax.random.key(10_000 + seed), state, SAMPLES))[:, 0, 0]
+        rows.append({"seed": seed, **measured(found, points)})
+    print(f"{where}, {name}: modes {[r['modes'] for r in rows]}, {seconds:.0f} s", flush=True)
+    return {"on": where, "game": name, "steps": steps, "seconds": seconds, "seeds": rows}
+
+
+def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| points | game | steps | modes, by seed | KL | good samples | s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        of = lambda key, form: ", ".join(format(s[key], form) for s in r["seeds"])  # noqa: B023, E731
+        modes = f"{of('modes', 'd')} of {len(POINTS[r['on']].centres)}"
+        lines.append(
+            f"| {r['on']} | {r['game']} | {r['steps']:,} | {modes} | {of('kl', '.2f')} | "
+            f"{of('good', '.0%')} | {r['seconds']:.0f} |"
+        )
+    return "\n".join(lines) + f"\n\nMeasured on {common.named(machine)}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--games", nargs="*", default=list(GAMES), choices=list(GAMES))
+    parser.add_argument("--on", nargs="*", default=list(POINTS), choices=list(POINTS))
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument(
+        "--steps", type=int, default=0, help="0 = 3000 on the ring, 4000 on the grid"
+    )
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--loss", default="nonsaturating")
-    parser.add_argument("--r1", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=RESULTS / "toy_gan.json")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the table")
+    parser.add_argument("--check", action="store_true", help="run nothing, check the table")
     flags = parser.parse_args()
-    adam = Optimizer(learning_rate=1e-3, b1=0.5, b2=0.99)
-    model = GAN(
-        DataSpec(1, 1, 2, levels=0), latents=2, hidden=(64, 64, 64), g_norm="none",
-        d_norm="none", loss=flags.loss, r1=flags.r1, ema=0.995, g_optimizer=adam, d_optimizer=adam,
-    )  # fmt: skip
-    seeds = jnp.arange(flags.seeds)
-    states = jax.jit(jax.vmap(lambda s: train(model, s, flags.steps, flags.batch_size)))(seeds)
-    rows = []
-    for seed in range(flags.seeds):
-        state = jax.tree.map(lambda x: x[seed], states)  # noqa: B023
-        points = np.asarray(model.sample(jax.random.key(10_000 + seed), state, 2500))[:, 0, 0]
-        counts = hits(points)
-        rows.append({"seed": seed, "modes": int((counts >= 20).sum()), "hits": counts.tolist()})
-        share = counts.sum() / len(points)
-        print(f"seed {seed}: {rows[-1]['modes']} of {MODES} modes, {share:.0%} within 3 sigma")
-    every = sum(row["modes"] == MODES for row in rows)
-    print(f"all modes in {every} of {flags.seeds} seeds ({flags.loss}, R1 {flags.r1})")
-    settings = {k: v for k, v in vars(flags).items() if k != "out"}
-    common.write(flags.out, {"settings": settings, "seeds": rows})
+    if flags.table or flags.check:
+        kept = json.loads(flags.out.read_text())
+        text = table(kept["rows"], kept["machine"])
+        if flags.check:
+            pages.check(pages.RESULTS_PAGE, "games", text, "python benchmarks/toy_gan.py --table")
+        else:
+            pages.write(pages.RESULTS_PAGE, "games", text)
+        return
+    rows = [row(name, where, flags) for where in flags.on for name in flags.games]
+    settings = {"seeds": flags.seeds, "batch_size": flags.batch_size}
+    common.write(flags.out, {"machine": common.machine(), "settings": settings, "rows": rows})
 
 
 if __name__ == "__main__":

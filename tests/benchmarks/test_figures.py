@@ -49,9 +49,12 @@ def test_gan_covers_digits(tmp_path: Path, seed: int) -> None:
 
 def test_gan_covers_the_ring(tmp_path: Path) -> None:
     out = tmp_path / "ring.json"
-    command = [sys.executable, "benchmarks/toy_gan.py", "--seeds=4", f"--out={out}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    assert [row["modes"] for row in json.loads(out.read_text())["seeds"]] == [8] * 4
+    games = ["non-saturating, R1", "hinge, R1", "WGAN-GP, 5 steps of D"]
+    command = ["benchmarks/toy_gan.py", "--seeds=4", "--on=ring", "--games", *games]
+    subprocess.run([sys.executable, *command, f"--out={out}"], cwd=ROOT, check=True)
+    for row in json.loads(out.read_text())["rows"]:
+        assert [seed["modes"] for seed in row["seeds"]] == [8] * 4, row["game"]
+        assert max(seed["kl"] for seed in row["seeds"]) < 0.05, row["game"]
 
 
 def test_burda_vae_reaches_97_nats_on_static_mnist(tmp_path: Path) -> None:
