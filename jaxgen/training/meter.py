@@ -51,11 +51,13 @@ class Meter:
                 bad = [name for name, v in mine.items() if not np.isfinite(v[worst])]
                 raise Stopped(self._diverged(run, step + worst + 1, bad), 1)
 
-    def row(self, step: int) -> None:
-        """Writes every seed's row, and begins the next interval."""
-        for run, interval in zip(self._runs, self._intervals, strict=True):
-            run.log.write(step, "train", interval.row())
+    def row(self, step: int) -> list[dict[str, float]]:
+        """Writes every seed's row, begins the next interval, and returns the rows."""
+        rows = [interval.row() for interval in self._intervals]
+        for run, row in zip(self._runs, rows, strict=True):
+            run.log.write(step, "train", row)
         self._intervals = [Interval() for _ in self._runs]
+        return rows
 
     def notes(self, i: int) -> dict[str, Any]:
         """What a checkpoint of the i-th seed has to keep of the interval under way, as JSON."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgen.abilities import Samples, drawn
+from jaxgen.abilities import Samples, Watches, drawn
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.media.kinds import ROOM, save_samples
@@ -158,7 +158,7 @@ class Trainer:
         """Trains to the end of a level, or until a signal is received."""
         config = self.run.train
         feed, steps = self._compiled(level)
-        pace, every = Pace(feed.capacity), (config.log_every, config.eval_every)
+        pace, every, told = Pace(feed.capacity), (config.log_every, config.eval_every), ""
         while step < level.end and not received:
             edge = min(level.end, *(_next(step, e) for e in every))
             count = min(edge - step, pace.steps)
@@ -171,7 +171,7 @@ class Trainer:
             step += count
             if step % config.log_every == 0 or step == self._total:
                 meter.read()
-                meter.row(step)
+                told = _verdicts(level.model, runs, meter.row(step))
             if step % config.eval_every == 0 or step == self._total:
                 meter.read()
                 validated = [
@@ -180,7 +180,7 @@ class Trainer:
                     )
                     for i, run in enumerate(runs)
                 ]
-                runs[0].log.say(f"step {step}: validation {means(validated)}")
+                runs[0].log.say(f"step {step}: validation {means(validated)}{told}")
                 pace.restart()
         return progress, step
 
@@ -231,6 +231,19 @@ class Trainer:
 def _joined(keys: list[jax.Array]) -> jax.Array:
     """The keys of several seeds as one array, or the key of one as it is."""
     return jnp.stack(keys) if len(keys) > 1 else keys[0]
+
+
+def _verdicts(model: Model, runs: list[SeedRun], rows: list[dict[str, float]]) -> str:
+    """What a model makes of the last log interval, a line for each seed it has something to tell
+    of."""
+    if not isinstance(model, Watches):
+        return ""
+    lines = []
+    for run, row in zip(runs, rows, strict=True):
+        if verdict := model.verdict(row):
+            whose = f"seed {run.run.train.seed}: " if len(runs) > 1 else ""
+            lines.append(f"\n  {whose}{verdict}")
+    return "".join(lines)
 
 
 def _next(step: int, every: int) -> int:

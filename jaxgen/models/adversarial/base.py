@@ -1,7 +1,7 @@
 """Two-player games: what every model with a generator and a discriminator shares."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,12 +13,14 @@ import optax
 from flax.core.scope import DenyList
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from jaxgen.abilities import Watches
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, SMOOTHED, smoothed
 from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1
 from jaxgen.model import Batch, Metric, Metrics, Model, example_keys
-from jaxgen.models.adversarial.shown import Shown, noised, packed
+from jaxgen.models.adversarial.shown import Shown, noised, packed, variety
+from jaxgen.models.adversarial.trouble import trouble
 from jaxgen.optim.net import Net, Params, Precision, Variables, apply_in, average, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
@@ -56,7 +58,7 @@ Apply = Callable[..., tuple[Any, Variables]]
 
 
 @dataclass(frozen=True)
-class Game(Model[GameState]):
+class Game(Model[GameState], Watches):
     """A generator against a discriminator, two optimizers in one step.
 
     A model gives the two networks, and what the generator shows of a batch.
@@ -115,18 +117,14 @@ class Game(Model[GameState]):
     metrics: ClassVar = {
         "d_loss": Metric("the discriminator's loss", chart=LOSSES, curve="D"),
         "g_loss": Metric("the generator's loss", chart=LOSSES, curve="G"),
-        "d_real": Metric(
-            "D(x): held to be real, of real images", "probability", chart=JUDGEMENTS, curve="D(x)"
-        ),
-        "d_fake": Metric(
-            "D(G(z)): held to be real, of generated images",
-            "probability",
-            chart=JUDGEMENTS,
-            curve="D(G(z))",
-        ),
+        "d_real": Metric("D(x): held to be real, of real images", "probability", "",
+                         JUDGEMENTS, "D(x)"),
+        "d_fake": Metric("D(G(z)): held to be real, of generated images", "probability", "",
+                         JUDGEMENTS, "D(G(z))"),
+        "variety": Metric("standard deviation of generated over that of real images"),
         "r1": Metric("|grad D|^2 on real images"),
         "slope": Metric("(|grad D| - 1)^2 between real and generated images"),
-    }
+    }  # fmt: skip
 
     @abc.abstractmethod
     def generator(self, train: bool, axis_name: str | None = None) -> nn.Module:
@@ -221,6 +219,7 @@ class Game(Model[GameState]):
         )
         g = descend(self.g_optimizer, state.g, grads, changed, step)
         metrics |= {**g_metrics, "g_grad_norm": optax.tree.norm(grads)}
+        metrics["variety"] = variety(jax.lax.stop_gradient(shown), axis_name)
         return GameState(g, new_d, average(state.ema, g.variables, self.ema, step)), metrics
 
     def _update_d(self, turn: Turn, d: Net, shown: Shown, batch: Batch) -> tuple[Net, Metrics]:
@@ -262,9 +261,8 @@ class Game(Model[GameState]):
         return value, (metrics, changed)
 
     def _now_and_then(self, turn: Turn, penalty: Callable[[], Array]) -> Array:
-        """A penalty, times `penalty_every` in the steps that have it, and 0 in the others: its mean
-        over the steps is right. The others do not compute it, several seeds at once neither, since
-        they share the clock."""
+        """A penalty, times `penalty_every` in the steps that have it, and 0 in the others, which do
+        not compute it, several seeds at once neither, since they share the clock."""
         if self.penalty_every == 1:
             return penalty()
         has = jnp.asarray(turn.step) % self.penalty_every == 0
@@ -295,6 +293,10 @@ class Game(Model[GameState]):
         if not (self.noise_steps and self.instance_noise):
             return self.instance_noise or None
         return self.instance_noise * jnp.maximum(0.0, 1.0 - step / self.noise_steps)
+
+    def verdict(self, means: Mapping[str, float]) -> str | None:
+        """Whether the generator has collapsed, or one of the two has won."""
+        return trouble(means, judged=self.loss != "wasserstein")
 
     def eval_step(
         self, key: Key[Array, ""], state: GameState, batch: Batch

@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from jaxgen.model import Batch, example_keys
+from jaxgen.optim.update import mean_over
 
 
 class Shown(NamedTuple):
@@ -44,3 +45,15 @@ def noised(
         return back(flat + noise * jax.random.normal(key, flat.shape))
 
     return jax.vmap(one)(example_keys(key, batch["index"]), shown)
+
+
+def variety(shown: Shown, axis_name: str | None) -> Float[Array, ""]:
+    """How much generated data vary, over how much real ones do: the ratio of their standard
+    deviations over the whole batch, all sub-pixels together. Of a pair, the data alone."""
+
+    def variance(x: Array) -> Array:
+        mean, square = mean_over(axis_name, (x.mean(0), (x**2).mean(0)))
+        return jnp.maximum(square - mean**2, 0.0).mean()
+
+    fake, real = (variance(jax.tree.leaves(side)[0]) for side in (shown.fake, shown.real))
+    return jnp.sqrt(fake / jnp.maximum(real, 1e-12))

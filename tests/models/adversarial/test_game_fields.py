@@ -9,7 +9,7 @@ from tiny import TINY, batch_of, close
 from jaxgen.errors import UserError
 from jaxgen.model import example_keys
 from jaxgen.models.adversarial.gan import GAN
-from jaxgen.models.adversarial.shown import packed
+from jaxgen.models.adversarial.shown import Shown, packed, variety
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.spec import DataSpec
 
@@ -205,3 +205,35 @@ def test_presets_are_the_games_of_their_papers():
     assert kinds["lsgan"].loss == "least_squares" and kinds["sngan"].loss == "hinge"
     assert kinds["wgan"].loss == "wasserstein" and kinds["wgan"].slope_penalty > 0
     assert kinds["sngan"].d_norm == "spectral" and not kinds["gan2014"].convolutional
+
+
+def test_variety_is_the_ratio_of_standard_deviations():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(64, 3, 2, 1)), 0.4 * rng.normal(size=(64, 3, 2, 1)) + 5.0
+    shown = Shown((jnp.asarray(real), jnp.zeros((64, 2))), (jnp.asarray(fake), jnp.ones((64, 2))))
+    expected = (fake.var(0).mean() / real.var(0).mean()) ** 0.5
+    np.testing.assert_allclose(variety(shown, None), expected, rtol=1e-4)
+    same = Shown(jnp.asarray(real), jnp.ones_like(jnp.asarray(real)))
+    assert variety(same, None) == 0
+
+
+def test_trouble_is_told_and_balance_is_not():
+    model, critic = gan(), gan(loss="wasserstein", slope_penalty=1.0)
+    fine = {"variety": 0.9, "d_real": 0.7, "d_fake": 0.3}
+    assert model.verdict(fine) is None and model.verdict({}) is None
+    told = model.verdict({**fine, "variety": 0.05})
+    assert "vary 0.05 times as much as real ones" in told and "collapsed" in told
+    won = {"variety": 0.9, "d_real": 0.98, "d_fake": 0.02}
+    assert "nearly always tells real (0.98)" in model.verdict(won)
+    assert critic.verdict(won) is None
+    assert model.verdict({**fine, "variety": float("nan")}) is None
+
+
+def test_a_generator_that_draws_one_image_is_found_out_in_training(random_state):
+    """With its weights at zero it can draw no other: the step's own metric says so."""
+    model = gan()
+    state = random_state(model)
+    silent = jax.tree.map(jnp.zeros_like, state.g.variables)
+    state = state.replace(g=state.g.replace(variables=silent))
+    _, metrics = moved(model, state)
+    assert metrics["variety"] == 0 and "collapsed" in model.verdict(metrics)
