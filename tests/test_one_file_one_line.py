@@ -14,7 +14,7 @@ import pytest
 import toys
 from tiny import batch_of, some, with_sgd
 
-from jaxgen.cli import commands, main
+from jaxgen.cli import commands, main, train
 from jaxgen.cli.command import able
 from jaxgen.registry import MODELS, load_run
 from jaxgen.runs import digest
@@ -144,6 +144,15 @@ def test_every_command_works_or_refuses(command, name, trained, tmp_path, monkey
     told = capfd.readouterr().err
     assert stopped.value.code == 2 and f"{name} cannot {kind.does}" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_change_that_the_run_does_not_reach_is_told(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(train, "finish_seeds", lambda *args: None)
+    main.main(["train", "--model=growing", "--steps=2", f"--run={tmp_path / 'short'}"])
+    told = "the model changes at step 4, which a run of 2 steps does not reach"
+    assert told in capfd.readouterr().err
+    main.main(["train", "--model=growing", f"--run={tmp_path / 'whole'}"])
+    assert "does not reach" not in capfd.readouterr().err
 
 
 def test_a_flag_of_a_new_model_is_named_in_messages(capfd):

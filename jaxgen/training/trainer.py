@@ -121,6 +121,12 @@ class Trainer:
             log.say(f"--batch_size {size} does not divide over {unused} more devices")
         if first < self._total:  # else the results say it
             log.say("\n".join(filter(None, (self.dataset.protocol, self.dataset.labels))))
+        late = [step for step in self.run.model.changes if step >= self._total]
+        if late and first < self._total:
+            log.say(
+                f"the model changes at step {late[0]}, which a run of {self._total} steps does not "
+                "reach: what it trains from then on stays as it was made"
+            )
         if first:
             log.say(f"resuming {self.directory} at step {first} of {self._total}")
 

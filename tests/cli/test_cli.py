@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import some
 
 from jaxgen.cli import main, parse, train
 from jaxgen.cli.train import lengthened
@@ -72,7 +73,10 @@ def trained(tmp_path_factory):
             made[name] = Trained(
                 run, ["train", f"--model={name}", *TINY, *FAMILIES[name], f"--run={run}"]
             )
-            main.main(made[name].command)
+            with pytest.MonkeyPatch.context() as patch:
+                if name == "pixelcnn":  # the others' results are looked at
+                    patch.setattr(train, "finish_seeds", lambda *args: None)
+                main.main(made[name].command)
         return made[name]
 
     return trained
@@ -142,9 +146,11 @@ def sample(*argv: str, out: str = "x.npz") -> dict[str, np.ndarray]:
 # A run's directory, and the same command again.
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", some(FAMILIES, ["vae", "gan"]))
 def test_train_leaves_a_run_that_says_what_it_is(name, trained, capfd):
     run = Path(trained(name).run)
+    if name == "pixelcnn":
+        main.main(trained(name).command)
     names = {p.name for p in run.iterdir()}
     assert names >= {
         *("run.json", "metrics.jsonl", "results.json", "report.html", "features.npz"),

@@ -399,6 +399,7 @@ def numbers(results: dict[str, Any]) -> dict[tuple[str, str], float]:
     return found
 
 
+@pytest.mark.slow
 def test_the_parent_holds_mean_and_deviation_of_its_members(command):
     _, run = command
     found = [numbers(json.loads((run / f"seed_{s}/results.json").read_text())) for s in (0, 1)]
@@ -443,6 +444,7 @@ def test_a_member_is_the_directory_of_its_lone_command(command, tmp_path):
     assert load_run(run / "seed_1").run.train.seed == 1
 
 
+@pytest.mark.slow
 def test_the_same_command_reports_again_and_trains_no_more(command, capfd):
     argv, run = command
     results, page = run / "results.json", run / "seed_1" / "report.html"
@@ -455,6 +457,7 @@ def test_the_same_command_reports_again_and_trains_no_more(command, capfd):
     assert json.loads(results.read_text()) == before and page.exists()
 
 
+@pytest.mark.slow
 def test_mistakes_with_the_parent(command, refused):
     argv, run = command
     for name in main.COMMANDS:
