@@ -22,6 +22,8 @@ REACH = 2.5
 """How far a latent is moved, in standard deviations."""
 ANSWERS = 7
 """Completions of each example."""
+MIXED = 10
+"""Gaussians that are fitted to codes."""
 PLANE = 16
 """Pictures along each side of the plane of two latents."""
 
@@ -79,6 +81,37 @@ def resampled(subject: Subject, results: Results) -> Look | None:
         )
         figures.append(figure(x, model.spec, caption))
     return Look("What each layer of latents decides", tuple(figures))
+
+
+def near_codes(subject: Subject, results: Results) -> Look | None:
+    """Draws of a mixture that is fitted to the codes of data: where the codes are not distributed
+    as the prior is, they decode to better data than the prior's draws."""
+    model, codes = subject.model, subject.codes
+    if codes is None or not isinstance(model, Generates) or len(codes) < 2 * MIXED:
+        return None
+    z = mixture_draws(codes, ROWS * COLUMNS).reshape(ROWS, COLUMNS, -1)
+    x = decoded(subject, z, _every_class(model.spec, ROWS))
+    spread = codes.std(0)
+    caption = (
+        f"Decoded draws of {MIXED} Gaussians, fitted to the codes of {len(codes)} validation "
+        f"examples. Each latent's codes have a standard deviation of {spread.min():.2f} to "
+        f"{spread.max():.2f} and a mean of at most {np.abs(codes.mean(0)).max():.2f} from 0; the "
+        "prior, whose draws are above, has 1 and 0"
+    )
+    return Look("Draws near the codes", (figure(x, model.spec, caption),))
+
+
+def mixture_draws(codes: np.ndarray, num: int) -> np.ndarray:
+    """That many draws [num z] of a mixture of Gaussians that is fitted to codes [n z]; of many
+    latents, each Gaussian has them independent."""
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
+
+    kind = "full" if 4 * codes.shape[1] * MIXED <= len(codes) else "diag"
+    with threadpool_limits(1):  # the same on any number of cores
+        fit = GaussianMixture(MIXED, covariance_type=kind, random_state=0)
+        drawn, _ = fit.fit(codes.astype(np.float64)).sample(num)
+    return np.random.default_rng(0).permutation(drawn).astype(np.float32)
 
 
 def interpolations(subject: Subject, results: Results) -> Look | None:

@@ -14,6 +14,7 @@ LOOKS: tuple[Callable[[Subject, Results], Look | None], ...] = (
     facts.numbers,
     abilities.reconstructions,
     abilities.resampled,
+    abilities.near_codes,
     abilities.interpolations,
     abilities.completions,
     abilities.traversals,

@@ -119,12 +119,14 @@ class Echo(Model, Samples, Completes):
 ABLE = {
     "linear": (
         Linear(IMAGES, latents=2),
-        "Samples,Reconstructions,Interpolations,One latent at a time,The latent space,Training,"
+        "Samples,Reconstructions,Draws near the codes,"
+        "Interpolations,One latent at a time,The latent space,Training,"
         "A look inside",
     ),
     "labelled": (
         Linear(LABELLED, latents=3),
-        "Samples,Reconstructions,Interpolations,One latent at a time,Training,A look inside",
+        "Samples,Reconstructions,Draws near the codes,"
+        "Interpolations,One latent at a time,Training,A look inside",
     ),
     "codes": (
         Codes(IMAGES, latents=2),
@@ -132,7 +134,8 @@ ABLE = {
     ),
     "points": (
         Linear(PLANE, latents=1),
-        "Samples,Reconstructions,Interpolations,One latent at a time,The latent space,Training,"
+        "Samples,Reconstructions,Draws near the codes,"
+        "Interpolations,One latent at a time,The latent space,Training,"
         "A look inside",
     ),
     "binned points": (
@@ -142,7 +145,8 @@ ABLE = {
     "translator": (Translator(PAIRS), "Translations,Training"),
     "sound": (
         Linear(SOUND, latents=3),
-        "Samples,Reconstructions,Interpolations,One latent at a time,Training,A look inside",
+        "Samples,Reconstructions,Draws near the codes,"
+        "Interpolations,One latent at a time,Training,A look inside",
     ),
     "echo": (Echo(IMAGES), "Samples,Completions,Training"),
 }  # fmt: skip
@@ -207,6 +211,20 @@ def test_interpolations_go_along_great_circles_of_every_part_of_z(tmp_path):
     np.testing.assert_allclose(image(figure.png), picture(expected, LABELLED), atol=1)
     one = model.decode(None, state, ends[:1], jnp.zeros(1, jnp.int32))
     np.testing.assert_allclose(expected[0, 0], one[0], atol=1e-5)
+
+
+def test_draws_near_the_codes_are_distributed_as_these():
+    """A fitted mixture has the mean and the covariance of what it was fitted to, and here two far
+    parts, between which the one normal density of the prior would draw too."""
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(600, 2)) * [0.3, 1.0] + np.where(rng.random((600, 1)) < 0.3, 4.0, -4.0)
+    drawn = abilities.mixture_draws(codes, 20_000)
+    np.testing.assert_allclose(drawn.mean(0), codes.mean(0), atol=5 * 4 / 20_000**0.5)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(codes.T), rtol=0.05)
+    assert (np.abs(drawn[:, 0]) < 2).mean() < 0.001
+    np.testing.assert_array_equal(drawn, abilities.mixture_draws(codes, 20_000))
+    many = abilities.mixture_draws(rng.normal(size=(40, 30)), 5)
+    assert many.shape == (5, 30) and np.isfinite(many).all()
 
 
 def test_traversals_move_the_latents_that_differ_most(tmp_path):
