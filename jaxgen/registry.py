@@ -49,6 +49,7 @@ _POINTS = DataSpec(1, 1, 2, 0, ranges=((-1.0, 1.0),) * 2)
 _TINY_SOUND = DataSpec(1, 16, 1, 5, num_classes=3)
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
+_SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
 _WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
 
 
@@ -164,8 +165,8 @@ MODELS: dict[str, Preset] = {
             latents=3), 64,
     ),
     "sngan": _on_digits(
-        GAN(_DIGITS, loss="hinge", d_norm="spectral", g_optimizer=_GAN_RATE,
-            d_optimizer=_GAN_RATE), 3000,
+        GAN(_DIGITS, loss="hinge", d_norm="spectral", filters=64, g_optimizer=_SNGAN_RATE,
+            d_optimizer=_SNGAN_RATE), 3000,
         GAN(_TINY, loss="hinge", d_norm="spectral", filters=2, latents=3), 64,
     ),
 }  # fmt: skip
