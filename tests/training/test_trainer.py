@@ -21,7 +21,7 @@ import pytest
 from events import shown
 from tiny import some
 
-from jaxgen.abilities import Samples
+from jaxgen.abilities import Samples, Watches
 from jaxgen.cli import main, parse
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
@@ -434,6 +434,33 @@ def test_the_best_checkpoint_has_the_lowest_monitor(tmp_path):
     assert step == 10 == int(progress.state["count"])
     kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
     assert kept == {"10", "35", "40"}
+
+
+@dataclass(frozen=True)
+class Watchful(Toy, Watches):
+    """Tells of its loss from a size on."""
+
+    def verdict(self, means):
+        return f"the loss is {means['loss']:.3f}" if means["loss"] > 0 else None
+
+
+@dataclass(frozen=True)
+class Content(Watchful):
+    """Has nothing to tell of."""
+
+    def verdict(self, means):
+        return None
+
+
+def test_what_a_model_makes_of_its_last_interval_is_told(tmp_path, capfd):
+    """Below the validation, of the means that the row has; and nothing where there is none."""
+    train(tmp_path / "watchful", Watchful(DIGITS.spec))
+    said = capfd.readouterr().err
+    for step in (10, 20):
+        [row] = [r for r in rows(tmp_path / "watchful", "train") if r["step"] == step]
+        assert f"the loss is {row['loss']:.3f}" in said
+    train(tmp_path / "content", Content(DIGITS.spec))
+    assert "the loss is" not in capfd.readouterr().err
 
 
 def test_a_bad_step_is_skipped_and_counted(tmp_path):
