@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from jaxgen.cli import main, train
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
@@ -16,9 +17,8 @@ from jaxgen.model import Request
 from jaxgen.models.latent.rbm import RBM
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.inference import examples
-from jaxgen.runs.config import Run, TrainConfig
+from jaxgen.registry import load_run
 from jaxgen.spec import DataSpec
-from jaxgen.training.trainer import Trainer
 
 SPEC = DataSpec(2, 3, 1, 2)
 IMAGES = np.array(list(itertools.product((0, 1), repeat=SPEC.dims)), np.uint8)
@@ -164,22 +164,19 @@ def test_what_cannot_be_is_refused():
 
 
 @pytest.mark.slow
-def test_annealing_reaches_the_exact_sum_on_binarized_digits(tmp_path, compiled_in_full):
+def test_annealing_reaches_the_exact_sum_on_binarized_digits(tmp_path, monkeypatch):
     """With 12 hidden units, whose 4,096 states can be summed: within 0.3 nats."""
-    dataset = load(DataConfig(binarize="threshold"))
-    model = RBM(dataset.spec, hidden=12)
-    config = TrainConfig(steps=1500, batch_size=100, devices=1)
-    run = Run("rbm", model, DataConfig(binarize="threshold"), config)
-    trainer = Trainer(run, dataset, tmp_path, None)
-    trainer.train()
-    from jaxgen.registry import load_run
-
-    state = load_run(tmp_path).state
-    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.machine.ema["params"])
+    monkeypatch.setattr(train, "finish_seeds", lambda *args: None)
+    main.main(["train", "--model=rbm", "--rbm.hidden=12", f"--run={tmp_path / 'run'}"])
+    saved = load_run(tmp_path / "run")
+    p = saved.state.machine.ema["params"]
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
     h = np.array(list(itertools.product((0.0, 1.0), repeat=12)))
     exact = logsumexp(h @ p["hidden"] + np.logaddexp(0, p["visible"] + h @ p["weights"].T).sum(1))
-    runs = jax.jit(model.log_partition, static_argnums=2)(jax.random.key(5), state, 500)
+    model = saved.model
+    runs = jax.jit(model.log_partition, static_argnums=2)(jax.random.key(5), saved.state, 500)
     assert abs(of_runs(np.asarray(runs, np.float64)).log_z - exact) < 0.3
+    dataset = load(DataConfig(binarize="threshold"))
     test = examples(dataset.splits["test"], model.spec, slice(None))
-    nll = exact - np.asarray(model.log_unnormalized(state, test), np.float64)
+    nll = exact - np.asarray(model.log_unnormalized(saved.state, test), np.float64)
     assert nll.mean() < 24.5  # independent pixels: 24.9
