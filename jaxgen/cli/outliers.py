@@ -16,6 +16,7 @@ from jaxgen.data.loading import load
 from jaxgen.errors import UserError
 from jaxgen.evaluation.bounds import importance_weighted
 from jaxgen.evaluation.outliers import ALARMS, DRAWS, Found, Scores, derived, found, png_nats, table
+from jaxgen.fields import Only
 from jaxgen.files import user_path, write_json
 from jaxgen.media.kinds import ONE
 from jaxgen.media.pictures import to_bytes
@@ -39,6 +40,7 @@ class Outliers(Command):
 
     needs: ClassVar = ()
     does: ClassVar = "tell other data from its own"
+    only: ClassVar = {"fit": Only("without `size`", lambda command: command.size > 0)}
 
     dataset: str = ""
     """The other data set, named as for training; its test split is taken."""
@@ -71,6 +73,9 @@ class Outliers(Command):
             raise UserError("--dataset: name the data set whose examples are to be told apart")
         path = grid_path(self.out, saved.model.spec)
         _unconditional(saved, self.run)
+        second = self._second(saved)
+        if self.k != Outliers.k and not any(bounded(s.model) for s in (saved, second) if s):
+            raise UserError(f"--k={self.k}: {saved.run.name} has no bound; leave it out")
         own, other = data_of(self.run, saved, self.data_dir), self._other(saved)
         measured = self._measured(saved, own, other)
         likely = [name for name in measured if saved.model.metrics[name].likelihood]
@@ -88,10 +93,8 @@ class Outliers(Command):
             named["PNG's size, no model"] = png
         if nll is not None:
             named |= derived(nll, png)
-            if self.against is not None:
-                named[f"NLL less that of {self.against}"] = self._ratio(nll, own, other)
-        elif self.against is not None:
-            raise UserError(f"--against={self.against}: {saved.run.name} has no likelihood")
+            if second is not None:
+                named[f"NLL less that of {self.against}"] = self._ratio(nll, second, own, other)
         rows = {name: found(scores, self.seed) for name, scores in named.items()}
         self._tell(saved, own, other, rows)
         first = nll if nll is not None else next(iter(measured.values()))
@@ -151,21 +154,33 @@ class Outliers(Command):
         values = (joined(model, "log_unnormalized", *args, len(g["x"]), g) for g in given)
         return Scores(*(-value.astype(np.float64) for value in values))
 
-    def _ratio(self, nll: Scores, own: Dataset, other: Dataset) -> Scores:
-        """The NLL less that of the second run."""
-        assert self.against is not None
-        second = load_run(self.against)
+    def _second(self, saved: SavedRun) -> SavedRun | None:
+        """The second run; raises UserError if its likelihood cannot be taken off the first's."""
+        if self.against is None:
+            return None
+        second, spec = load_run(self.against), saved.model.spec
         _unconditional(second, self.against)
-        if second.model.spec.shape != own.spec.shape or second.model.spec.levels != own.spec.levels:
+        theirs = second.model.spec
+        if theirs.shape != spec.shape or theirs.levels != spec.levels:
             raise UserError(
-                f"--against={self.against} was trained on {_shape(second.model.spec)}, and "
-                f"--run={self.run} on {_shape(own.spec)}"
+                f"--against={self.against} was trained on {_shape(theirs)}, and --run={self.run} "
+                f"on {_shape(spec)}"
             )
-        names = [n for n, metric in second.model.metrics.items() if metric.likelihood]
-        theirs = self._measured(second, own, other)
-        if not names or names[0] not in theirs:
-            raise UserError(f"--against={self.against}: {second.run.name} has no likelihood")
-        less = self._bounds(second, own, other) if bounded(second.model) else theirs[names[0]]
+        for run in (saved, second):
+            metrics = run.model.metrics.values()
+            if not any(metric.likelihood for metric in metrics) and not (
+                run is saved and isinstance(run.model, Unnormalized)
+            ):
+                raise UserError(f"--against={self.against}: {run.run.name} has no likelihood")
+        return second
+
+    def _ratio(self, nll: Scores, second: SavedRun, own: Dataset, other: Dataset) -> Scores:
+        """The NLL less that of the second run."""
+        if bounded(second.model):
+            less = self._bounds(second, own, other)
+        else:
+            [name] = [n for n, metric in second.model.metrics.items() if metric.likelihood]
+            less = self._measured(second, own, other)[name]
         return Scores(*(a - b for a, b in zip(nll, less, strict=True)))
 
     def _tell(self, saved: SavedRun, own: Dataset, other: Dataset, rows: dict[str, Found]) -> None:

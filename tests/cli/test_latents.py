@@ -184,3 +184,10 @@ def test_outliers_are_ranked_by_what_the_model_measures(vae, runs, capfd, refuse
     gan = runs("gan", "--model=gan", "--gan.architecture=mlp", "--gan.hidden=4")
     told = refused("outliers", f"--run={gan}", *other, f"--against={run}")
     assert "gan has no likelihood" in told
+    told = refused("outliers", f"--run={run}", *other, f"--against={gan}")
+    assert "gan has no likelihood" in told
+    told = refused("outliers", f"--run={gan}", *other, "--k=3")
+    assert "--k=3: gan has no bound" in told
+    assert "--fit=pad has no effect without --size" in refused(
+        "outliers", f"--run={run}", *other, "--fit=pad"
+    )
