@@ -69,6 +69,7 @@ def _alone(source: Source, config: DataConfig, build: Build) -> Dataset:
         dynamic=Draw(levels, config.binarize_seed) if config.binarize == "dynamic" else None,
         density=source.density,
         modes=source.modes,
+        channel_classes=source.channel_classes,
     )
 
 

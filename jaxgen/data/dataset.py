@@ -45,6 +45,8 @@ class Dataset:
     """The true log density, where it is known."""
     modes: np.ndarray | None = None
     """The centres [m d] of its modes in the data's own units, where they are known."""
+    channel_classes: int = 0
+    """The classes that each channel has of its own (see `Source.channel_classes`); 0 = none."""
 
     @property
     def labels(self) -> str:

@@ -22,6 +22,7 @@ from jaxgen.data.sources.folder import folder_source
 from jaxgen.data.sources.folders import folders_source
 from jaxgen.data.sources.npz import npz_source
 from jaxgen.data.sources.points import points_source
+from jaxgen.data.sources.stacked import stacked
 from jaxgen.data.sources.tfds import tfds_source
 from jaxgen.data.sources.tones import tones
 from jaxgen.data.sources.wav import wav_source
@@ -43,12 +44,14 @@ class Entry(NamedTuple):
 
 _LEVELS = "conditional", "levels", "binarize", "binarize_seed", "pairing", "unpaired"
 _IMAGES = *_LEVELS, "size", "fit", "grey"
+_STACKED = "conditional", "levels", "binarize", "binarize_seed"
 _SOUNDS = "conditional", "size", "rate"
 _POINTS = "conditional", "levels"
 
 SOURCES: dict[str, Entry] = {
     "digits": Entry(lambda config: digits(), _IMAGES),
     **{name: Entry(lambda config: toy(config.dataset), _POINTS) for name in TOYS},
+    "stacked_digits": Entry(lambda config: stacked(digits()), _STACKED),
     "tones": Entry(tones, _SOUNDS),
     "folder": Entry(
         folder_source,

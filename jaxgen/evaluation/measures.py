@@ -3,17 +3,21 @@
 from collections.abc import Callable
 
 from jaxgen.evaluation.inspection import inspection
+from jaxgen.evaluation.labels import labels
 from jaxgen.evaluation.likelihood import likelihood
 from jaxgen.evaluation.means import means
 from jaxgen.evaluation.modes import modes
 from jaxgen.evaluation.sample_scores import sample_scores
 from jaxgen.evaluation.sections import Section
+from jaxgen.evaluation.stacked import stacked
 from jaxgen.evaluation.subject import Subject
 
 MEASURES: tuple[Callable[[Subject], Section | None], ...] = (
     likelihood,
     sample_scores,
     modes,
+    stacked,
+    labels,
     means,
     inspection,
 )

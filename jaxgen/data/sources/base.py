@@ -51,6 +51,9 @@ class Source:
     """The log density in nats of points [n d] in the data's own units, where it is known."""
     modes: np.ndarray | None = None
     """The centres [m d] of its modes, where they are known."""
+    channel_classes: int = 0
+    """The classes that each channel has of its own, where every one is a picture by itself; the
+    label is those of all channels as the places of one number."""
     source: "Source | None" = None
     """What the examples are made from, where that is stored too."""
     paired: bool = False
