@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src import compiler
+from jax._src.interpreters import mlir
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Of all processes of the session, which inherit the name; removed when this one ends.
@@ -69,19 +70,31 @@ def quickly():
                 return PLAIN(*args, env_options_overrides=overrides, **kwargs)
 
             patch.setattr(compiler, "get_compile_options", options)
+        if hasattr(mlir, "make_ir_context"):
+            # One for all programs: to load its dialects takes longer than most of them.
+            patch.setattr(mlir, "make_ir_context", _context())
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
+def _context():
+    return functools.cache(mlir.make_ir_context)
+
+
+@functools.cache
 def _emitters_off():
-    """The option, if this version of XLA knows it."""
-    option = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda x: x, compiler_options=option).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return option
+    """The options, those that this version of XLA knows."""
+
+    def known(name, value):
+        try:
+            jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
+
+    options = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+    return {name: value for name, value in options.items() if known(name, value)}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Which of the combinations of classes samples reach, where every channel is a picture by itself."""
+"""Which combinations of classes samples reach, where every channel is a picture by itself."""
 
 from dataclasses import dataclass
 from typing import ClassVar

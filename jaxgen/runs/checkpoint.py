@@ -84,6 +84,12 @@ class Checkpoints:
         """The step with the lowest monitor, if a step has a finite one."""
         return self._kept.best(self.steps())
 
+    def monitor(self, step: int) -> float:
+        """What selects the best of a step that `best` named; lower is better."""
+        monitor = self._kept.saved[step].monitor
+        assert monitor is not None, f"step {step} has no monitor"
+        return monitor
+
     def save(
         self,
         step: int,

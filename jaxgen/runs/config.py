@@ -31,6 +31,9 @@ class TrainConfig:
     """Draws of the importance-weighted bound in the final report, for models that have one."""
     max_skipped: int = 10
     """Steps in a row that are not finite, and so not applied, before the run is stopped."""
+    rollback: float = 0.0
+    """Go on from the best checkpoint when a validation is worse than so many times the best, as
+    when a game collapses; 0 = never."""
     devices: int = 0
     """Devices to train on; 0 = as many as divide the batch size."""
 
@@ -48,6 +51,8 @@ class TrainConfig:
                 raise UserError(f"--{name} must lie in 1..2^31-1; got {getattr(self, name)}")
         if not 10 <= self.samples < 2**31:
             raise UserError(f"--samples must lie in 10..2^31-1; got {self.samples}")
+        if self.rollback and not self.rollback > 1:
+            raise UserError(f"--rollback must be 0 or more than 1; got {self.rollback}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed must lie in 0..2^31-1; got {self.seed}")
         if self.seed + self.seeds > 2**31:

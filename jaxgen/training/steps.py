@@ -29,12 +29,23 @@ def of_seed(mesh: Mesh, progress: Progress, i: int) -> Progress:
     )
 
 
+def with_seed(mesh: Mesh, progress: Progress, i: int, other: Progress) -> Progress:
+    """The progress of several seeds with that of seed i replaced; of one seed, the other."""
+    if not progress.step.ndim:
+        return other
+    return on_every_device(mesh, _with_seed, progress, np.int32(i), other)
+
+
 def _stack(seeds: list[Progress]) -> Progress:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
 
 
 def _of_seed(progress: Progress, i: Array) -> Progress:
     return jax.tree.map(lambda leaf: leaf[i], progress)
+
+
+def _with_seed(progress: Progress, i: Array, other: Progress) -> Progress:
+    return jax.tree.map(lambda leaf, new: leaf.at[i].set(new), progress, other)
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

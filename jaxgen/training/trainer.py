@@ -27,8 +27,9 @@ from jaxgen.training.feed import Feed, first_examples
 from jaxgen.training.levels import Level, examples_before, examples_per_step, levels_of
 from jaxgen.training.meter import Meter
 from jaxgen.training.pace import Pace, signals
+from jaxgen.training.rollback import rolled_back
 from jaxgen.training.seeds import SeedRun, means, restore
-from jaxgen.training.steps import compile_steps, of_seed, stack
+from jaxgen.training.steps import compile_steps, of_seed, stack, with_seed
 
 
 def mesh_of(run: Run) -> Mesh:
@@ -180,12 +181,13 @@ class Trainer:
                 told = _verdicts(level.model, runs, meter.row(step))
             if step % config.eval_every == 0 or step == self._total:
                 meter.read()
-                validated = [
-                    self._look(
-                        level.model, run, of_seed(self.mesh, progress, i), step, meter.notes(i)
-                    )
-                    for i, run in enumerate(runs)
-                ]
+                validated = []
+                for i, run in enumerate(runs):
+                    mine = of_seed(self.mesh, progress, i)
+                    metrics, back = self._look(level, run, mine, step, meter.notes(i))
+                    validated.append(metrics)
+                    if back is not None:
+                        progress = with_seed(self.mesh, progress, i, back)
                 runs[0].log.say(f"step {step}: validation {means(validated)}{told}")
                 pace.restart()
         return progress, step
@@ -207,10 +209,11 @@ class Trainer:
         return all([run.checkpoints.wait() and step in run.checkpoints.steps() for run in runs])
 
     def _look(
-        self, model: Model, run: SeedRun, progress: Progress, step: int, notes: dict[str, Any]
-    ) -> dict[str, float]:
-        """Validates a seed, draws a picture of its samples, and saves; returns the metrics."""
-        state, keys = progress.state, run.keys
+        self, level: Level, run: SeedRun, progress: Progress, step: int, notes: dict[str, Any]
+    ) -> tuple[dict[str, float], Progress | None]:
+        """Validates a seed, draws a picture of its samples, and saves; returns the metrics, and
+        what the seed is to go on from, where that is not where it is."""
+        model, state, keys = level.model, progress.state, run.keys
         split = self.dataset.splits["validation"]
         size = self.run.train.batch_size
         values = inference.per_example(model, self.mesh, keys.evaluate, state, split, size)
@@ -225,8 +228,13 @@ class Trainer:
             with run.log.attempt("samples"):
                 run.log.image(step, "samples", save_samples(name, drawn[:room], model.spec))
         run.log.write(step, "validation", metrics)
-        run.checkpoints.save(step, progress, metrics[model.monitor], notes=notes)
-        return metrics
+        monitor, times = metrics[model.monitor], self.run.train.rollback
+        back = rolled_back(run, progress, step, monitor, times, level.start)
+        if back is None:
+            run.checkpoints.save(step, progress, monitor, notes=notes)
+        else:
+            run.checkpoints.save(step, back, notes=notes)
+        return metrics, back
 
     def _warn(self, where: Path) -> Callable[[str], None]:
         """Prints warnings; with several seeds, under the name of the one they are about."""

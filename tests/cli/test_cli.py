@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
                 run, ["train", f"--model={name}", *TINY, *FAMILIES[name], f"--run={run}"]
             )
             with pytest.MonkeyPatch.context() as patch:
-                if name == "pixelcnn":  # the others' results are looked at
+                if name != "vae":  # whose results are looked at
                     patch.setattr(train, "finish_seeds", lambda *args: None)
                 main.main(made[name].command)
         return made[name]
@@ -147,7 +147,7 @@ def sample(*argv: str, out: str = "x.npz") -> dict[str, np.ndarray]:
 # A run's directory, and the same command again.
 
 
-@pytest.mark.parametrize("name", some(FAMILIES, ["vae", "gan"]))
+@pytest.mark.parametrize("name", some(FAMILIES, ["vae"]))
 def test_train_leaves_a_run_that_says_what_it_is(name, trained, capfd):
     run = Path(trained(name).run)
     if name == "pixelcnn":
@@ -172,7 +172,7 @@ def test_train_leaves_a_run_that_says_what_it_is(name, trained, capfd):
     assert load_run(run, "latest").step == 20
 
 
-@pytest.mark.parametrize("name", ["vae", "gan"])
+@pytest.mark.parametrize("name", some(["vae", "gan"], ["vae"]))
 def test_the_same_command_on_a_finished_run_trains_no_more(name, trained, capfd):
     run, command = trained(name)
     kept = ["checkpoints", "samples", "features.npz", "metrics.jsonl"]
@@ -240,9 +240,7 @@ def test_home_is_a_place_for_runs_and_files(trained, tmp_path, monkeypatch):
     shutil.copytree(trained("vae").run, home / "run")
     main.main(["sample", "--run=~/run", "--num=2", "--out=~/x.npz"])
     main.main(["reconstruct", "--run=~/run", "--count=2", "--out=~/x.png"])
-    main.main(["evaluate", "--run=~/run", "--split=validation", "--k=1"])
     assert {p.name for p in home.iterdir()} == {"run", "x.npz", "x.png"}
-    assert (home / "run/results_validation_k1.json").exists()
     flags = trained("vae").command[1:-1]
     assert parse.parse_run([*flags, "--run=~/new"], "")[1] == home / "new"
     assert parse.parse_run(flags, "")[1] == Path.cwd() / "runs/vae-digits"
@@ -386,7 +384,7 @@ def test_sample_mistakes(trained, refused):
 # evaluate
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "gan"])
+@pytest.mark.parametrize("name", some(["pixelcnn", "gan"], ["gan"]))
 def test_evaluate_is_the_average_over_the_split(name, trained, capfd):
     run = trained(name).run
     main.main(["evaluate", f"--run={run}", "--split=validation"])
@@ -858,6 +856,7 @@ def test_probe_stands_beside_raw_data_components_and_no_training(trained, capfd,
     assert kept["accuracy"]["raw images (64)"]["1000"][0] > 0.85
 
 
+@pytest.mark.slow
 def test_probe_needs_labels(refused, without_results, tmp_path):
     np.save("p.npy", np.random.default_rng(0).normal(size=(300, 2)))
     run = f"--run={tmp_path / 'points'}"

@@ -16,6 +16,7 @@ from jaxgen.cli import main
 from jaxgen.cli import train as train_command
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
+from jaxgen.evaluation import outliers
 from jaxgen.evaluation.outliers import png_nats
 from jaxgen.media.pictures import to_bytes
 from jaxgen.registry import load_run
@@ -115,7 +116,7 @@ def test_attribute_adds_the_difference_of_two_means(vae, refused):  # noqa: F811
     assert "--label=ten: the data set has 0..9" in told
 
 
-def test_interpolate_walks_between_given_images(vae, runs, refused):  # noqa: F811
+def test_interpolate_walks_between_given_images(vae, refused):  # noqa: F811
     run, _, data, codes, images = vae
     test = data.splits["test"].x[:3]
     for i, image in enumerate(to_bytes(test, 17)):
@@ -128,6 +129,11 @@ def test_interpolate_walks_between_given_images(vae, runs, refused):  # noqa: F8
     assert "names one file" in refused("interpolate", f"--run={run}", "--images", "0.png")
     told = refused("interpolate", f"--run={run}", *files, "--pairs=3")
     assert "--pairs=3 has no effect beside --images" in told
+
+
+@pytest.mark.slow
+def test_interpolate_needs_an_encoder_for_given_images(runs, refused):  # noqa: F811
+    files = ["--images", "0.png", "1.png"]
     gan = runs("gan", "--model=gan", "--gan.architecture=mlp", "--gan.hidden=4")
     assert "gan has no encoder" in refused("interpolate", f"--run={gan}", *files)
 
@@ -140,7 +146,8 @@ def noise_file(path, shape=(8, 8)):
     return ["--dataset=arrays", f"--dataset_dir={Path(path).absolute()}"]
 
 
-def test_outliers_are_ranked_by_what_the_model_measures(vae, runs, capfd, refused):  # noqa: F811
+def test_outliers_are_ranked_by_what_the_model_measures(vae, runs, capfd, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(outliers, "DRAWS", 10)  # of the intervals
     run, saved, data, _, _ = vae
     other = [*noise_file("noise.npz"), "--levels=17"]
     against = runs("another", *VAE, "--seed=1")
@@ -173,11 +180,22 @@ def test_outliers_are_ranked_by_what_the_model_measures(vae, runs, capfd, refuse
         low, high = each["auroc_interval"]
         assert 0 <= low <= each["auroc"] <= high <= 1
 
+
+def test_outliers_of_another_shape_are_refused(vae, refused):  # noqa: F811
+    run = vae[0]
     told = refused("outliers", f"--run={run}")
     assert "--dataset: name the data set" in told
     told = refused("outliers", f"--run={run}", *noise_file("big.npz", (9, 9)))
     assert "--dataset=arrays is 9x9x1, 256 levels, and the run's data are 8x8x1, 17" in told
     assert "--size=8 resizes them" in told and "--levels=17 quantizes them" in told
+    assert "--fit=pad has no effect without --size" in refused(
+        "outliers", f"--run={run}", *noise_file("noise.npz"), "--levels=17", "--fit=pad"
+    )
+
+
+@pytest.mark.slow
+def test_outliers_need_a_likelihood_or_a_bound_for_what_is_asked(vae, runs, refused):  # noqa: F811
+    run, other = vae[0], [*noise_file("noise.npz"), "--levels=17"]
     labelled = runs("conditional", *VAE, "--conditional")
     told = refused("outliers", f"--run={labelled}", *other)
     assert "its label or its source" in told
@@ -188,6 +206,3 @@ def test_outliers_are_ranked_by_what_the_model_measures(vae, runs, capfd, refuse
     assert "gan has no likelihood" in told
     told = refused("outliers", f"--run={gan}", *other, "--k=3")
     assert "--k=3: gan has no bound" in told
-    assert "--fit=pad has no effect without --size" in refused(
-        "outliers", f"--run={run}", *other, "--fit=pad"
-    )

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from stored import SPLITS
+from tiny import some
 
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
@@ -94,7 +95,10 @@ def test_the_density_of_the_ring_is_one():
     np.testing.assert_allclose(data.density(data.modes), math.log(1 / (8 * 2 * math.pi * 0.01)))
 
 
-@pytest.mark.parametrize("name", [name for name in TOYS if name != "ring"])
+OTHERS = [name for name in TOYS if name != "ring"]
+
+
+@pytest.mark.parametrize("name", some(OTHERS, ["gaussians1d", "grid", "moons"]))
 def test_a_density_is_one_and_the_data_are_drawn_from_it(name):
     """It sums to one, and the test split's mean log density is its entropy."""
     data = load(DataConfig(dataset=name, conditional=True))

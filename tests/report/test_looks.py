@@ -159,7 +159,7 @@ def nothing_measured(subject) -> Results:
     return Results(about, (), 0.0)
 
 
-@pytest.mark.parametrize("name", some(ABLE, ["points", "linear", "codes", "translator"]))
+@pytest.mark.parametrize("name", some(ABLE, ["points", "codes", "translator"]))
 def test_a_page_has_what_the_model_is_able_to_do(name, tmp_path):
     model, titles = ABLE[name]
     subject = looked_at(model, tmp_path)

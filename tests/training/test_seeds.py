@@ -251,7 +251,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing handles it."""
 
 
-@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize("step", some([4, 8], [4]))
 @pytest.mark.parametrize("before", some([1, 2], [1]))
 def test_killed_between_the_saves_of_two_members(step, before, whole, tmp_path, monkeypatch, capfd):
     """All go on from the step that all have; at first that is none."""
@@ -293,6 +293,27 @@ def test_a_damaged_checkpoint_of_one_takes_all_back(tmp_path, stop_at, capfd):
     assert "seed_5: checkpoint 5 is unusable" in err and "at step 4 of 8" in err
     train(tmp_path / "whole", model)
     assert digests(tmp_path, model) == digests(tmp_path / "whole", model)
+
+
+@dataclass(frozen=True)
+class Collapses(Toy):
+    """The run of seed 5 is worse from step 5 on."""
+
+    def eval_step(self, key, state, batch):
+        collapsed = state["mine"] & (state["count"] > 4)
+        return {"nll": jnp.where(collapsed, 1000.0, 100.0 - state["count"]) + 0.0 * batch["index"]}
+
+
+def test_one_that_collapses_goes_back_and_leaves_the_others_alone(tmp_path):
+    model = Collapses(DIGITS.spec)
+    train(tmp_path / "without", model, eval_every=2)
+    train(tmp_path / "with", model, eval_every=2, rollback=2.0)
+    plain, back = (digests(tmp_path / name, model) for name in ("without", "with"))
+    assert plain[0] == back[0] and plain[1] != back[1] and plain[2] == back[2]
+    last = saved(tmp_path / "with/seed_5", model)
+    best = saved(tmp_path / "with/seed_5", model, "best")
+    assert (int(best.step), int(last.step)) == (4, 8)
+    np.testing.assert_array_equal(last.state["w"], best.state["w"])
 
 
 def test_a_member_that_went_on_alone_is_kept(tmp_path, stop_at, capfd):

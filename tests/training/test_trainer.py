@@ -436,6 +436,42 @@ def test_the_best_checkpoint_has_the_lowest_monitor(tmp_path):
     assert kept == {"10", "35", "40"}
 
 
+def test_what_collapses_goes_on_from_its_best(tmp_path, stop_at, capfd):
+    """The toy is best after 5 steps: from each later validation it goes back there, and from there
+    on with other noise, since the clock goes on; a run that is stopped does the same."""
+    model = Toy(DIGITS.spec, target=5.0)
+    config = dataclasses.replace(CONFIG, steps=20, eval_every=5, log_every=5, rollback=3.0)
+    train(tmp_path / "whole", model, config=config)
+    best, _ = saved(tmp_path / "whole", model, 5)
+    last, step = saved(tmp_path / "whole", model)
+    assert step == 20 == int(last.step) and int(last.state["count"]) == 5
+    np.testing.assert_array_equal(last.state["w"], best.state["w"])
+    validated = {row["step"]: row for row in rows(tmp_path / "whole", "validation")}
+    assert [validated[s]["nll"] for s in (5, 10, 15, 20)] == [0, 5, 5, 5]
+    assert len({validated[s]["w"] for s in (5, 10, 15, 20)}) == 4
+    assert "nll is 5, and was 0 at step 5: seed 0 goes on from there" in capfd.readouterr().err
+    assert saved(tmp_path / "whole", model, "best")[1] == 5
+    for at in (7, 10, 13):
+        with stop_at(at), pytest.raises(Stopped):
+            train(tmp_path / "stopped", model, config=config)
+    train(tmp_path / "stopped", model, config=config)
+    same_to_see(tmp_path / "stopped", tmp_path / "whole")
+    assert last_digest(tmp_path / "stopped", model) == digest.digest(last)
+
+
+def test_going_back_is_for_those_who_ask_and_for_what_is_worse(tmp_path):
+    model = Toy(DIGITS.spec, target=5.0)
+    config = dataclasses.replace(CONFIG, steps=10, eval_every=5)
+    train(tmp_path / "never", model, config=config)
+    assert int(saved(tmp_path / "never", model)[0].state["count"]) == 10
+    # 95 steps from the target, and then 90: better, so it goes on.
+    better = dataclasses.replace(config, rollback=1.01)
+    train(tmp_path / "better", Toy(DIGITS.spec, target=100.0), config=better)
+    assert int(saved(tmp_path / "better", model)[0].state["count"]) == 10
+    with pytest.raises(UserError, match="--rollback must be 0 or more than 1; got 0.5"):
+        dataclasses.replace(config, rollback=0.5)
+
+
 @dataclass(frozen=True)
 class Watchful(Toy, Watches):
     """Tells of its loss from a size on."""

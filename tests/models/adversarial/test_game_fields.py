@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY, batch_of, close
+from tiny import TINY, batch_of, close, some
 
 from jaxgen.errors import UserError
 from jaxgen.model import example_keys
@@ -35,7 +35,7 @@ def moved(model, state, step=0):
     return jax.tree.map(lambda a, b: a - b, new.d.params, state.d.params), metrics
 
 
-@pytest.mark.parametrize("penalty", ["r1", "slope_penalty"])
+@pytest.mark.parametrize("penalty", some(["r1", "slope_penalty"], ["slope_penalty"]))
 def test_a_lazy_penalty_counts_as_often_in_its_steps_and_not_in_the_others(penalty, random_state):
     """Every third step: that with three times the weight; else that without; and over the three the
     measured mean is right."""
@@ -128,7 +128,7 @@ def test_a_packing_discriminator_judges_several_together(random_state):
         gan(labelled, pack=2)
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+@pytest.mark.parametrize("architecture", some(["mlp", "dcgan"], ["mlp"]))
 def test_spectral_normalization_reaches_the_largest_singular_value(architecture, random_state):
     """After many training passes every kernel is divided by it (by SciPy's SVD); a judging pass
     moves nothing, nor does the generator's step."""

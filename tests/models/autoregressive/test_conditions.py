@@ -215,7 +215,7 @@ def _model(name, spec=PAIRS, **fields):
     return cls(spec, **{"dropout": 0.0, **small, **fields})
 
 
-@pytest.mark.parametrize("name", some(TWO_ROWS, EACH_KIND))
+@pytest.mark.parametrize("name", some(TWO_ROWS, ["pixelcnn"]))
 def test_a_step_learns_from_the_source(name):
     model = _model(name, optimizer=Optimizer("sgd", 0.1, b1=0.0))
     batch = _pairs(6)
@@ -258,7 +258,7 @@ def test_density_given_a_source_sums_to_one_and_is_what_is_drawn(fields, random_
     assert abs(statistic - 80) < 5 * variance**0.5
 
 
-@pytest.mark.parametrize("name", some(TWO_ROWS, EACH_KIND))
+@pytest.mark.parametrize("name", some(TWO_ROWS, ["made"]))
 def test_translations_are_of_their_number_alone_and_of_any_sampler(name, random_state):
     model, batch = _model(name, order="columns"), _pairs(6)
     state = random_state(model)

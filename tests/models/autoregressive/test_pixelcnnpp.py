@@ -35,7 +35,8 @@ def make_state(random_state):
 
 
 @pytest.mark.parametrize("height, width, scales", [
-    (7, 5, 3),
+    pytest.param(7, 5, 3, marks=pytest.mark.slow),
+    (5, 4, 2),
     pytest.param(6, 9, 2, marks=pytest.mark.slow),
     pytest.param(1, 6, 2, marks=pytest.mark.slow),
 ])  # fmt: skip
@@ -69,7 +70,8 @@ def test_jacobian_is_zero_from_the_diagonal_on_and_not_where_the_past_is_in_reac
 
 @pytest.mark.parametrize("spec, scales", [
     pytest.param(DataSpec(6, 7, 1, 17), 3, marks=pytest.mark.slow),
-    (DataSpec(5, 6, 2, 3, 2), 2),
+    pytest.param(DataSpec(5, 6, 2, 3, 2), 2, marks=pytest.mark.slow),
+    (DataSpec(3, 4, 2, 3, 2), 2),
 ], ids=str)  # fmt: skip
 def test_cached_sampler_equals_the_naive_one_at_several_resolutions(spec, scales, make_state):
     model = _model(spec, scales=scales)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from sklearn.mixture import GaussianMixture
+from tiny import some
 
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
@@ -25,7 +26,7 @@ def random_mixture(random_state, dims, components=3):
     return model, random_state(model)
 
 
-@pytest.mark.parametrize("dims", [1, 3, FULL + 1])
+@pytest.mark.parametrize("dims", some([1, 3, FULL + 1], [3, FULL + 1]))
 def test_density_is_scipy_s(random_state, dims):
     model, state = random_mixture(random_state, dims)
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), state.ema["params"])
