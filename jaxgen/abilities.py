@@ -139,6 +139,9 @@ class Translates(abc.ABC):
 
     ways: ClassVar[tuple[str, ...]] = ("forth",)
     """forth: source to x; back: x to source, where the model has it."""
+    pairs: ClassVar[Mapping[str, str]] = {}
+    """The splits in which each x must stand beside its own source, and what to do where they are
+    apart."""
 
     @abc.abstractmethod
     def translate(

@@ -34,7 +34,9 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         pad = same_padding((x.shape[1], x.shape[2]), shape[:2], self.stride)
-        y = conv(x, self.param("kernel", self.kernel_init, shape), self.stride, pad)
+        # Spectral normalization divides in float32, whatever the precision.
+        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        y = conv(x, kernel, self.stride, pad)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias[None, None, None]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgen.abilities import Samples, Watches, drawn
+from jaxgen.abilities import Samples, Translates, Watches, drawn
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.media.kinds import ROOM, save_samples
@@ -45,6 +45,13 @@ def check(run: Run, dataset: Dataset) -> None:
             f"the validation split has one example, and {run.name} is judged by how two or more "
             "are distributed: store them, or 12 in train at least, of which two are carved"
         )
+    if isinstance(run.model, Translates):
+        for split, mend in run.model.pairs.items():
+            if "source" in dataset.splits[split].apart:
+                raise UserError(
+                    f"{run.name} needs each x of the {split} split beside its own source, and "
+                    f"these stand apart: {mend}"
+                )
     draws = run.train.draws
     if draws != TrainConfig.draws and not drawn(run.model):
         raise UserError(

@@ -13,6 +13,7 @@ from jaxgen.cli.flags import spelled
 from jaxgen.errors import UserError
 from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.gan import GAN
+from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
@@ -28,6 +29,7 @@ from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
 from jaxgen.spec import DataSpec
 
+PAIRS = DataSpec(8, 8, 1, 5, source=DataSpec(8, 8, 1, 5))
 SPEC, BINARY, POINTS = DataSpec(8, 8, 1, 5), DataSpec(8, 8, 1, 2), DataSpec(1, 1, 2, 0)
 
 IDLE = [
@@ -50,14 +52,15 @@ IDLE = [
     (GAN, SPEC, {"filters": 8}, {"architecture": "mlp"}),
     (GAN, POINTS, {"filters": 8}, {}),
     *(
-        (kind, SPEC, *fields)
-        for kind in (GAN, BiGAN)
+        (kind, spec, *fields)
+        for kind, spec in ((GAN, SPEC), (BiGAN, SPEC), (Pix2Pix, PAIRS))
         for fields in (
             ({"penalty_every": 2}, {"r1": 1.0, "d_norm": "none"}),
             ({"label_smoothing": 0.1}, {"loss": "hinge"}),
             ({"noise_steps": 9}, {"instance_noise": 0.1}),
         )
     ),
+    *((kind, PAIRS, {"blocks": 3}, {"architecture": "resnet"}) for kind in (Pix2Pix, Pix2PixL1)),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),

@@ -314,4 +314,4 @@ class Game(Model[GameState], Watches):
             each = jax.nn.sigmoid(logits).reshape(len(logits), -1).mean(1)
             return each.repeat(self.pack)[:num]
 
-        return {"d_real": prob(shown.real), "d_fake": prob(shown.fake)}
+        return {"d_real": prob(shown.real), "d_fake": prob(shown.fake), **shown.each}

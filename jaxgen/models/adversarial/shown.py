@@ -20,6 +20,8 @@ class Shown(NamedTuple):
     """What is to be taken for fake, of the same structure."""
     costs: dict[str, Array] = {}
     """Further losses of the generator, by the names of their metrics: scalars."""
+    each: dict[str, Array] = {}
+    """What evaluation measures beside D's judgements, by the names of their metrics: [b]."""
 
 
 def packed(shown: PyTree[Float[Array, "b *s c"]], pack: int) -> PyTree[Float[Array, "n *s k"]]:
