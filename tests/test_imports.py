@@ -153,8 +153,8 @@ def test_no_cycles():
 
 def test_import_is_light():
     heavy = [
-        "orbax", "matplotlib", "sklearn", "tensorflow_datasets", "tensorflow", "tensorboardX",
-        "PIL", "tqdm", "tyro", "jinja2", "platformdirs",
+        "orbax", "matplotlib", "sklearn", "skimage", "tensorflow_datasets", "tensorflow",
+        "tensorboardX", "PIL", "tqdm", "tyro", "jinja2", "platformdirs",
     ]  # fmt: skip
     code = (
         "import sys, json, jaxgen; import jax._src.xla_bridge as bridge\n"

@@ -11,6 +11,7 @@ from jaxgen.evaluation.sample_scores import sample_scores
 from jaxgen.evaluation.sections import Section
 from jaxgen.evaluation.stacked import stacked
 from jaxgen.evaluation.subject import Subject
+from jaxgen.evaluation.translation import translations
 
 MEASURES: tuple[Callable[[Subject], Section | None], ...] = (
     likelihood,
@@ -18,6 +19,7 @@ MEASURES: tuple[Callable[[Subject], Section | None], ...] = (
     modes,
     stacked,
     labels,
+    translations,
     means,
     inspection,
 )
