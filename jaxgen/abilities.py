@@ -139,9 +139,12 @@ class Translates(abc.ABC):
 
     ways: ClassVar[tuple[str, ...]] = ("forth",)
     """forth: source to x; back: x to source, where the model has it."""
-    pairs: ClassVar[Mapping[str, str]] = {}
-    """The splits in which each x must stand beside its own source, and what to do where they are
-    apart."""
+
+    @property
+    def pairs(self) -> Mapping[str, str]:
+        """The splits in which each x must stand beside its own source, and what to do where they
+        are apart."""
+        return {}
 
     @abc.abstractmethod
     def translate(

@@ -7,6 +7,7 @@ from jaxgen.data.config import DataConfig
 from jaxgen.errors import UserError
 from jaxgen.model import Model
 from jaxgen.models.adversarial.bigan import BiGAN
+from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -48,8 +49,9 @@ _TONES = DataSpec(1, 1024, 1, 256, rate=4000)
 _TINY = DataSpec(4, 4, 1, 5, num_classes=3)
 _POINTS = DataSpec(1, 1, 2, 0, ranges=((-1.0, 1.0),) * 2)
 _TINY_SOUND = DataSpec(1, 16, 1, 5, num_classes=3)
-_HOLES = DataSpec(8, 8, 1, 17, source=DataSpec(8, 8, 1, 17))
+_PAIRS = DataSpec(8, 8, 1, 17, source=DataSpec(8, 8, 1, 17))
 _TINY_PAIRS = DataSpec(4, 4, 1, 5, num_classes=3, source=DataSpec(2, 2, 3, 5))
+_TINY_DOMAINS = DataSpec(4, 4, 1, 5, source=DataSpec(4, 4, 3, 5))
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
@@ -173,15 +175,21 @@ MODELS: dict[str, Preset] = {
         GAN(_TINY, loss="hinge", d_norm="spectral", filters=2, latents=3), 64,
     ),
     "pix2pix": Preset(
-        Pix2Pix(_HOLES, filters=32, d_filters=32, d_halvings=1, g_optimizer=_GAN_RATE,
+        Pix2Pix(_PAIRS, filters=32, d_filters=32, d_halvings=1, g_optimizer=_GAN_RATE,
                 d_optimizer=_GAN_RATE),
         DataConfig(pairing="inpaint"), TrainConfig(steps=2000, batch_size=50),
         Pix2Pix(_TINY_PAIRS, filters=2, halvings=1, d_filters=2, d_halvings=1),
     ),
     "pix2pix_l1": Preset(
-        Pix2PixL1(_HOLES, filters=32, optimizer=_GAN_RATE),
+        Pix2PixL1(_PAIRS, filters=32, optimizer=_GAN_RATE),
         DataConfig(pairing="inpaint"), TrainConfig(steps=2000, batch_size=50),
         Pix2PixL1(_TINY_PAIRS, filters=2, halvings=1),
+    ),
+    "cyclegan": Preset(
+        CycleGAN(_PAIRS, filters=32, d_filters=32, d_halvings=1, g_optimizer=_GAN_RATE,
+                 d_optimizer=_GAN_RATE),
+        DataConfig(pairing="invert", unpaired=True), TrainConfig(steps=2000, batch_size=50),
+        CycleGAN(_TINY_DOMAINS, filters=2, halvings=1, pool=12, d_filters=2, d_halvings=1),
     ),
 }  # fmt: skip
 

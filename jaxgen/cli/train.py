@@ -50,8 +50,12 @@ def _train(run: Run, directory: Path, dataset: Dataset) -> None:
 def lengthened(run: Run, before: int) -> str:
     """What it means for a run that it had `before` steps, and is to have more."""
     fields = {f.name: getattr(run.model, f.name) for f in dataclasses.fields(run.model)}
-    rates = {name: x.decay_steps for name, x in fields.items() if isinstance(x, Optimizer)}
-    ended = [f"{n}.decay_steps={x}" for n, x in rates.items() if 0 < x < run.train.steps]
+    rates = {name: x for name, x in fields.items() if isinstance(x, Optimizer) and x.decay_steps}
+    ended = [
+        f"{name}.decay_steps={x.decay_steps}"
+        for name, x in rates.items()
+        if x.constant_steps + x.decay_steps < run.train.steps
+    ]
     still = f": with {', '.join(ended)} the learning rate is 0 from there on" if ended else ""
     return (
         f"lengthened from {before} to {run.train.steps} steps; schedules count steps of their own, "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
@@ -26,17 +27,29 @@ class Optimizer:
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW), on arrays of two or more dimensions."""
     decay_steps: int = 0
-    """Cosine decay of the learning rate to zero over this many steps; 0 = constant."""
+    """Decay of the learning rate to zero over this many steps; 0 = constant."""
+    decay: Literal["cosine", "linear"] = "cosine"
+    """The form of the decay."""
+    constant_steps: int = 0
+    """Steps at the full learning rate before the decay."""
 
-    only: ClassVar = {"b2": Only("without `name`=adam", lambda optimizer: optimizer.name == "adam")}
+    only: ClassVar = {
+        "b2": Only("without `name`=adam", lambda optimizer: optimizer.name == "adam"),
+        "decay": Only("without `decay_steps`", lambda optimizer: optimizer.decay_steps > 0),
+        "constant_steps": Only(
+            "without `decay_steps`", lambda optimizer: optimizer.decay_steps > 0
+        ),
+    }
 
     def __post_init__(self) -> None:
         if not self.learning_rate >= 0:
             raise UserError(f"`learning_rate` must not be negative; got {self.learning_rate}")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise UserError(f"`b1` and `b2` must lie in [0, 1); got {self.b1}, {self.b2}")
-        if self.weight_decay < 0 or self.decay_steps < 0:
-            raise UserError("`weight_decay` and `decay_steps` must not be negative")
+        if min(self.weight_decay, self.decay_steps, self.constant_steps) < 0:
+            raise UserError(
+                "`weight_decay`, `decay_steps` and `constant_steps` must not be negative"
+            )
         refuse_idle(self)
 
     def make(self) -> optax.GradientTransformation:
@@ -51,7 +64,11 @@ class Optimizer:
         """The learning rate of step number `step` of the run."""
         if not self.decay_steps:
             return self.learning_rate
-        return optax.cosine_decay_schedule(self.learning_rate, self.decay_steps)(step)
+        if self.decay == "linear":
+            schedule = optax.linear_schedule(self.learning_rate, 0.0, self.decay_steps)
+        else:
+            schedule = optax.cosine_decay_schedule(self.learning_rate, self.decay_steps)
+        return schedule(jnp.maximum(step - self.constant_steps, 0) if self.constant_steps else step)
 
     def _decay(self) -> optax.GradientTransformation:
         is_matrix = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731

@@ -12,6 +12,7 @@ import pytest
 from jaxgen.cli.flags import spelled
 from jaxgen.errors import UserError
 from jaxgen.models.adversarial.bigan import BiGAN
+from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -29,6 +30,8 @@ from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
 from jaxgen.spec import DataSpec
 
+TRANSLATORS = Pix2Pix, Pix2PixL1, CycleGAN
+COLOURED = DataSpec(8, 8, 1, 5, source=DataSpec(8, 8, 3, 5))
 PAIRS = DataSpec(8, 8, 1, 5, source=DataSpec(8, 8, 1, 5))
 SPEC, BINARY, POINTS = DataSpec(8, 8, 1, 5), DataSpec(8, 8, 1, 2), DataSpec(1, 1, 2, 0)
 
@@ -60,7 +63,8 @@ IDLE = [
             ({"noise_steps": 9}, {"instance_noise": 0.1}),
         )
     ),
-    *((kind, PAIRS, {"blocks": 3}, {"architecture": "resnet"}) for kind in (Pix2Pix, Pix2PixL1)),
+    *((kind, PAIRS, {"blocks": 3}, {"architecture": "resnet"}) for kind in TRANSLATORS),
+    (CycleGAN, COLOURED, {"identity": 5.0}, {}),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
@@ -73,6 +77,8 @@ IDLE = [
     (PixelCNNPP, SPEC, {"components": 3}, {"output": "categorical"}),
     (PixelCNNPP, BINARY, {"components": 3}, {}),
     (Optimizer, None, {"b2": 0.9}, {"name": "sgd"}),
+    (Optimizer, None, {"decay": "linear"}, {"decay_steps": 9}),
+    (Optimizer, None, {"constant_steps": 9}, {"decay_steps": 9}),
 ]
 """(class, spec, a field, what decides whether it has an effect)."""
 

@@ -28,7 +28,7 @@ from jaxgen.optim.update import mean_over
 LOSSES = "losses of the two players"
 JUDGEMENTS = "what D holds to be real (probability)"
 
-_NOT_PARAMS = DenyList("params")
+NOT_PARAMS = DenyList("params")
 """The collections that a training pass may change."""
 
 
@@ -285,7 +285,7 @@ class Game(Model[GameState], Watches):
         """The network in training."""
 
         def apply(*inputs: Any) -> tuple[Any, Variables]:
-            return apply_in(self.precision, network, variables, *inputs, mutable=_NOT_PARAMS)
+            return apply_in(self.precision, network, variables, *inputs, mutable=NOT_PARAMS)
 
         return apply
 
