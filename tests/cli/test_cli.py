@@ -529,7 +529,7 @@ def test_reconstruct_shows_the_images_and_the_means(trained, refused):
         ("complete", "vae", "use one of pixelcnn, gated"),
         ("reconstruct", "gan", "use one of autoencoder, vae"),
         ("reconstruct", "pixelcnn", "use one of autoencoder, vae"),
-        ("translate", "gan", "use one of none"),
+        ("translate", "gan", "use one of pix2pix, pix2pix_l1, cyclegan"),
         ("compress", "vae", "use one of pixelcnn, gated"),
     ],
 )

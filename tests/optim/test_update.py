@@ -30,6 +30,16 @@ def test_the_learning_rate_follows_the_clock_not_the_number_of_updates():
     assert float(optimizer.rate(12)) == 0.0
 
 
+@pytest.mark.parametrize(("decay", "half"), [("linear", 0.5), ("cosine", 0.5)])
+def test_a_rate_is_constant_and_then_falls(decay, half):
+    """Linearly (Zhu et al. 2017, arXiv:1703.10593, appendix 7.1), or as half a cosine."""
+    rate = Optimizer(learning_rate=0.2, decay_steps=100, constant_steps=50, decay=decay).rate
+    assert float(rate(0)) == float(rate(50)) == pytest.approx(0.2)
+    assert float(rate(100)) == pytest.approx(0.2 * half)
+    assert float(rate(75)) == pytest.approx(0.2 * (0.75 if decay == "linear" else 0.853553))
+    assert float(rate(150)) == float(rate(400)) == pytest.approx(0.0, abs=1e-8)
+
+
 def test_adam_equals_optax():
     optimizer = Optimizer("adam", 0.1, weight_decay=0.01)
     theirs = optax.adamw(0.1, weight_decay=0.01, mask=lambda p: {"m": True, "v": False})

@@ -93,6 +93,11 @@ class Translation(Model[State], Translates):
             raise UserError(
                 "`filters` and `blocks` must be at least 1, and `halvings` must not be negative"
             )
+        if self.architecture == "unet" and not self.halvings:
+            raise UserError(
+                "`halvings`=0 leaves nothing of `architecture`=unet: set it to 1 or more, or "
+                "`architecture`=resnet"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}")
         self.check_halvings("halvings", self.halvings)
