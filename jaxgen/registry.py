@@ -56,6 +56,9 @@ _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
 _WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
+_FALLING_RATE = Optimizer(
+    learning_rate=1e-3, b1=0.5, decay="linear", constant_steps=750, decay_steps=750
+)
 
 
 def _on_digits(model: Model, steps: int, tiny: Model, batch_size: int = 50) -> Preset:
@@ -186,9 +189,12 @@ MODELS: dict[str, Preset] = {
         Pix2PixL1(_TINY_PAIRS, filters=2, halvings=1),
     ),
     "cyclegan": Preset(
-        CycleGAN(_PAIRS, filters=32, d_filters=32, d_halvings=1, g_optimizer=_GAN_RATE,
-                 d_optimizer=_GAN_RATE),
-        DataConfig(pairing="invert", unpaired=True), TrainConfig(steps=2000, batch_size=50),
+        # Small networks without halvings see few pixels around each, and so leave each image what
+        # it shows: larger ones turn digits into others, and back.
+        CycleGAN(_PAIRS, architecture="resnet", filters=16, halvings=0, blocks=2, norm="none",
+                 ema=0.99, d_filters=32, d_halvings=0, d_norm="none", g_optimizer=_FALLING_RATE,
+                 d_optimizer=_FALLING_RATE),
+        DataConfig(pairing="invert", unpaired=True), TrainConfig(steps=1500, batch_size=50),
         CycleGAN(_TINY_DOMAINS, filters=2, halvings=1, pool=12, d_filters=2, d_halvings=1),
     ),
 }  # fmt: skip

@@ -36,7 +36,7 @@ class CycleState:
     d_x: Net
     d_source: Net
     pools: tuple[Pool, ...]
-    """Of made x and of made sources; () where nothing is kept."""
+    """One of made x and one of made sources; () where nothing is kept."""
     ema: dict[str, Variables]
     """Moving average of every collection of each generator, by its way."""
 
