@@ -178,13 +178,13 @@ MODELS: dict[str, Preset] = {
         GAN(_TINY, loss="hinge", d_norm="spectral", filters=2, latents=3), 64,
     ),
     "pix2pix": Preset(
-        Pix2Pix(_PAIRS, filters=32, d_filters=32, d_halvings=1, g_optimizer=_GAN_RATE,
-                d_optimizer=_GAN_RATE),
+        Pix2Pix(_PAIRS, filters=16, norm="none", ema=0.99, d_filters=16, d_halvings=1,
+                g_optimizer=_SNGAN_RATE, d_optimizer=_SNGAN_RATE),
         DataConfig(pairing="inpaint"), TrainConfig(steps=2000, batch_size=50),
         Pix2Pix(_TINY_PAIRS, filters=2, halvings=1, d_filters=2, d_halvings=1),
     ),
     "pix2pix_l1": Preset(
-        Pix2PixL1(_PAIRS, filters=32, optimizer=_GAN_RATE),
+        Pix2PixL1(_PAIRS, filters=16, norm="none", ema=0.99, optimizer=_SNGAN_RATE),
         DataConfig(pairing="inpaint"), TrainConfig(steps=2000, batch_size=50),
         Pix2PixL1(_TINY_PAIRS, filters=2, halvings=1),
     ),
