@@ -150,13 +150,20 @@ def step_flops(model: jaxgen.Model, batch: int) -> float:
 
 
 def synthetic(spec: jaxgen.DataSpec, num: int) -> Dataset:
-    """Random images of the spec's shape and levels, the train split alone."""
-    rng, shape = np.random.default_rng(0), (num, *spec.shape)
-    if spec.levels:
-        images = rng.integers(spec.levels, size=shape, dtype=np.uint8)
-    else:
-        images = rng.uniform(-1, 1, shape).astype(np.float32)
-    return Dataset("synthetic", spec, {"train": Split.of(images, None)}, (), "", "random images")
+    """Random images of the spec's shape and levels, and sources where it has them; the train split
+    alone."""
+    rng = np.random.default_rng(0)
+
+    def images(spec: jaxgen.DataSpec) -> np.ndarray:
+        shape = (num, *spec.shape)
+        if spec.levels:
+            return rng.integers(spec.levels, size=shape, dtype=np.uint8)
+        return rng.uniform(-1, 1, shape).astype(np.float32)
+
+    columns = {"x": images(spec)}
+    if spec.source is not None:
+        columns["source"] = images(spec.source)
+    return Dataset("synthetic", spec, {"train": Split(columns)}, (), "", "random images")
 
 
 def steps_of(model: jaxgen.Model, dataset: Dataset, mesh: Any, batch: int) -> Run:
