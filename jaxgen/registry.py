@@ -1,5 +1,6 @@
 """The models by name. A new model is one file in `models/` and one line here."""
 
+import dataclasses
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -191,9 +192,10 @@ MODELS: dict[str, Preset] = {
     "cyclegan": Preset(
         # Small networks without halvings see few pixels around each, and so leave each image what
         # it shows: larger ones turn digits into others, and back.
-        CycleGAN(_PAIRS, architecture="resnet", filters=16, halvings=0, blocks=2, norm="none",
-                 ema=0.99, d_filters=32, d_halvings=0, d_norm="none", g_optimizer=_FALLING_RATE,
-                 d_optimizer=_FALLING_RATE),
+        CycleGAN(_PAIRS, architecture="resnet", filters=8, halvings=0, blocks=1, norm="none",
+                 output="linear", cycle=3.0, ema=0.99, d_filters=16, d_halvings=0, d_norm="none",
+                 g_optimizer=_FALLING_RATE,
+                 d_optimizer=dataclasses.replace(_FALLING_RATE, learning_rate=2e-3)),
         DataConfig(pairing="invert", unpaired=True), TrainConfig(steps=1500, batch_size=50),
         CycleGAN(_TINY_DOMAINS, filters=2, halvings=1, pool=12, d_filters=2, d_halvings=1),
     ),

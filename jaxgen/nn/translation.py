@@ -19,6 +19,10 @@ from jaxgen.nn.norm import weighed
 InstanceName = Literal["instance", "none"]
 """InstanceNorm of what a layer returns, or nothing."""
 
+_SMALL = nn.initializers.normal(0.02)
+"""A generator begins with nearly nothing, neither like its source nor like the negative of it: two
+that are to be each other's inverse stay with what they begin with, and the papers' begin so too."""
+
 MOST = 8
 """Features are at most so many times those of the first layer."""
 
@@ -91,7 +95,7 @@ class UNet(nn.Module, kw_only=True):
             h = ConvTranspose(widths[i], 4, sizes[i], use_bias=plain)(jax.nn.relu(h))
             h = dropout(fold_keys(keys, i), _normed(h, self.norm), self.dropout)
             h = jnp.concatenate([h, seen[i]], -1)
-        x = Conv(self.shape[2], 3)(jax.nn.relu(h))
+        x = Conv(self.shape[2], 3, kernel_init=_SMALL)(jax.nn.relu(h))
         return jnp.tanh(x) if self.output == "tanh" else x
 
 
@@ -135,7 +139,7 @@ class ResNet(nn.Module, kw_only=True):
         for i in reversed(range(self.halvings)):
             h = ConvTranspose(widths[i], 3, sizes[i], use_bias=plain)(h)
             h = jax.nn.relu(_normed(h, self.norm))
-        x = Conv(self.shape[2], 3)(h)
+        x = Conv(self.shape[2], 3, kernel_init=_SMALL)(h)
         return jnp.tanh(x) if self.output == "tanh" else x
 
 

@@ -35,6 +35,9 @@ class Translation(Model[State], Translates):
     """resnet: residual blocks at the smallest size."""
     norm: InstanceName = "instance"
     """InstanceNorm in the generator, which treats examples apart, or no normalization."""
+    output: Literal["auto", "tanh", "linear"] = "auto"
+    """The generator's last activation; auto: tanh for levels, which lie in [-1, 1], and linear for
+    real numbers. tanh hardly learns any more where it says -1 or 1 everywhere."""
     dropout: float = 0.0
     """Rate of the generator's dropout, in training and in use: the noise of a translation that has
     several answers."""
@@ -65,11 +68,13 @@ class Translation(Model[State], Translates):
 
     def network(self, way: str = "forth") -> nn.Module:
         """The generator of that way."""
-        made = self.ends(way)[1]
+        made, output = self.ends(way)[1], self.output
+        if output == "auto":
+            output = "tanh" if made.levels else "linear"
         same: dict[str, Any] = {
             "shape": made.shape, "filters": self.filters, "halvings": self.halvings,
-            "norm": self.norm, "output": "tanh" if made.levels else "linear",
-            "dropout": self.dropout, "num_classes": self.spec.num_classes,
+            "norm": self.norm, "output": output, "dropout": self.dropout,
+            "num_classes": self.spec.num_classes,
         }  # fmt: skip
         return UNet(**same) if self.architecture == "unet" else ResNet(blocks=self.blocks, **same)
 
