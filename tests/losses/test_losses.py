@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgen.distributions.normal import kl_standard_normal, normal_log_prob
+from jaxgen.distributions.normal import kl_normal, kl_standard_normal, normal_log_prob
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, SMOOTHED, smoothed
 from jaxgen.losses.bounds import importance_weighted_bound
 from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1
@@ -45,6 +45,23 @@ def test_kl_is_not_negative_and_its_gradient_is_the_closed_form(mean, logvar):
     assert float(value) >= -1e-6
     np.testing.assert_allclose(by_mean, at[0], rtol=1e-5)
     np.testing.assert_allclose(by_logvar, 0.5 * np.expm1(np.float64(at[1])), rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(*(st.floats(-9, 9) for _ in range(4)))
+def test_kl_of_two_normals_is_not_negative_and_zero_where_they_are_equal(a, b, c, d):
+    q, p = (jnp.float32(a), jnp.float32(b)), (jnp.float32(c), jnp.float32(d))
+    value, slopes = jax.value_and_grad(kl_normal, (0, 1, 2, 3))(*q, *p)
+    m, v, n, w = np.float64([*q, *p])
+    assert float(value) >= -1e-5 * max(1.0, np.exp(v - w))
+    by_mean, by_logvar = (m - n) / np.exp(w), 0.5 * np.expm1(v - w)
+    by_prior = 0.5 - 0.5 * (np.exp(v) + (m - n) ** 2) / np.exp(w)
+    expected = [by_mean, by_logvar, -by_mean, by_prior]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kl_normal(*q, *q), 0.0, atol=1e-6)
+    np.testing.assert_allclose(
+        kl_normal(*q, jnp.zeros(()), jnp.zeros(())), kl_standard_normal(*q), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("mean, logvar", NORMALS)

@@ -155,6 +155,28 @@ def test_latents_are_in_noise_space(random_state, inference):
     assert np.abs(np.asarray(noise[:, 2:] - draw.z[:, 2:])).max() > 0.1
 
 
+@pytest.mark.parametrize("name", ["ladder", "bottom up", "pixelvae"])
+def test_the_kl_is_that_of_all_layers_and_a_layer_that_says_nothing_has_none(case, name):
+    """Of each layer as the report shows it; where q is the prior of the topmost, it has no KL, and
+    its draws change no bound."""
+    model, state, _ = case(name)
+    batch = {"x": jnp.asarray(IMAGES), "index": jnp.arange(16)}
+    shown = jax.jit(model.inspect)(jax.random.key(0), state, batch).numbers
+    kl = terms_of(model, jax.random.key(0), state.ema, batch).kl
+    layers = [float(shown[f"KL of layer {i} (nats)"]) for i in (2, 1)]
+    np.testing.assert_allclose(layers, kl.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(sum(layers), kl.sum(-1).mean(), rtol=1e-4)
+    params = dict(state.ema["params"])
+    params["up_1"] = jax.tree.map(jnp.zeros_like, params["up_1"])  # N(0, 1)
+    still = terms_of(model, jax.random.key(0), {"params": params}, batch)
+    np.testing.assert_allclose(still.kl[:, 0], 0, atol=1e-6)
+    assert (np.abs(still.kl[:, 1]) > 1e-4).all()
+    draw = model.infer(jax.random.key(0), {"params": params}, batch)
+    p = model._prior(draw.z, {"params": params})
+    below = normal_log_prob(draw.z, *p) - normal_log_prob(draw.z, *draw.q)
+    np.testing.assert_allclose(still.log_ratio, below[:, 1], rtol=1e-4, atol=1e-5)
+
+
 def test_the_posterior_of_a_layer_is_a_product_of_densities():
     rng = np.random.default_rng(0)
     a, b = (Gaussian(*rng.normal(size=(2, 5, 1)).astype(np.float32)) for _ in range(2))

@@ -52,6 +52,13 @@ def examples(num, repeats=1):
     return {"x": jnp.asarray(x), "index": jnp.arange(len(x))}
 
 
+def exact(batch, w=W):
+    """log p(x) of each example, in nats."""
+    x = np.asarray(batch["x"]).reshape(-1, X)
+    normal = scipy.stats.multivariate_normal(B, w @ w.T + NOISE**2 * np.eye(X))
+    return normal.logpdf(x).astype(np.float32)
+
+
 def test_the_toy_is_the_model(key):
     """A diagonal q misses log p(x) by its KL to the posterior, which has a closed form."""
     batch = examples(4, 4000)
@@ -59,8 +66,7 @@ def test_the_toy_is_the_model(key):
     assert jax.tree.map(jnp.shape, variables_of()) == jax.tree.map(jnp.shape, state.ema)
     terms = jax.jit(lambda: terms_of(model_of(), key, variables_of(), batch))()
     elbo = np.asarray(terms.log_px + terms.log_ratio, np.float64).reshape(4, -1)
-    exact = scipy.stats.multivariate_normal(B, W @ W.T + NOISE**2 * np.eye(X))
-    log_px = exact.logpdf(np.asarray(batch["x"]).reshape(-1, X)[::4000])
+    log_px = exact(batch)[::4000]
     diagonal = np.diag(PRECISION)
     gap = 0.5 * (np.log(diagonal).sum() - np.linalg.slogdet(PRECISION)[1])
     error = elbo.std(1) / elbo.shape[1] ** 0.5
@@ -131,6 +137,28 @@ def test_the_gradient_of_the_elbo_in_closed_form(key, estimator):
     assert (np.abs(expected) > 20 * error).any()
 
 
+def test_the_score_function_has_the_same_mean(key):
+    """E[(log w) d log q(z)], which needs no path through z, is the gradient by q's parameters that
+    reparameterization estimates."""
+    model, variables, batch = model_of(), variables_of(0.3), examples(2)
+    keys, layer = jax.random.split(key, 20_000), variables["params"]["posterior"]
+
+    def surrogate(bias, key):
+        moved = {"params": {**variables["params"], "posterior": {**layer, "bias": bias}}}
+        draw = model.infer(key, moved, batch)
+        terms = model.score(moved, draw._replace(z=jax.lax.stop_gradient(draw.z)), batch)
+        # At a fixed z, what moves with q is log q alone; a constant takes noise away.
+        log_w = jax.lax.stop_gradient(terms.log_px + terms.log_ratio) - exact(batch)
+        return -(log_w * terms.log_ratio).mean()
+
+    slopes = jax.jit(jax.vmap(jax.grad(surrogate), (None, 0)))
+    found = np.asarray(slopes(layer["bias"], keys), np.float64)
+    expected = [*-(PRECISION @ np.full(Z, 0.3)), *(0.5 * (1 - np.exp(np.full(Z, 0.3))))]
+    error = found.std(0) / len(keys) ** 0.5
+    assert (np.abs(found.mean(0) - expected) < 5 * error).all()
+    assert (np.abs(expected) > 20 * error).any()
+
+
 @pytest.mark.parametrize("off", [0.0, 0.4])
 def test_doubly_reparameterized_is_unbiased_and_quieter(key, off):
     """The mean gradient of q's parameters is that of plain reparameterization; its noise is less,
@@ -181,8 +209,9 @@ def test_without_q_s_density_the_gradient_is_zero_where_q_is_the_posterior(key):
     noisy = {}
     for estimator in ("reparam", "stl", "dreg"):
         one = VAE(spec, hidden=(), latents=1, scale="shared", dropout=0.0, k=3, estimator=estimator)
-        grads = gradient(one, keys, variables, 3)[0]["params"]["posterior"]
-        noisy[estimator] = np.abs(flat(grads)).max()
+        grads, nll = gradient(one, keys, variables, 3)
+        noisy[estimator] = np.abs(flat(grads["params"]["posterior"])).max()
+        np.testing.assert_allclose(nll, -exact(examples(3), w).mean(), atol=1e-4)
     assert noisy["reparam"] > 0.1
     assert noisy["stl"] < 1e-4 and noisy["dreg"] < 1e-4
     assert model.weighs

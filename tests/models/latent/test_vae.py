@@ -260,6 +260,72 @@ def test_beta_weighs_the_kl_in_training_alone(random_state):
     )  # fmt: skip
 
 
+def test_a_step_is_the_mean_of_the_steps_of_its_examples(random_state):
+    """Sums over the pixels and the latents, a mean over the examples."""
+    model = _model(DataSpec(3, 3, 1, 5), latents=2)
+    state, batch = (
+        random_state(model),
+        _batch(np.random.default_rng(1).integers(5, size=(4, 3, 3, 1))),
+    )
+    step = lambda batch: model.train_step(jax.random.key(0), state, batch, 0)  # noqa: E731
+    new, metrics = jax.jit(step)(batch)
+    each, alone = jax.jit(jax.vmap(step))(jax.tree.map(lambda leaf: leaf[:, None], batch))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b.mean(0), rtol=2e-5, atol=1e-6),
+        (new.net.params, {n: metrics[n] for n in ("elbo", "kl", "reconstruction")}),
+        (each.net.params, {n: alone[n] for n in ("elbo", "kl", "reconstruction")}),
+    )
+
+
+@pytest.mark.parametrize("levels", [2, 5, 0])
+def test_four_times_the_pixels_cost_four_times_as_much_and_latents_as_before(levels):
+    rng = np.random.default_rng(0)
+    small = _model(DataSpec(3, 2, 1, levels), hidden=(), latents=3)
+    large = _model(DataSpec(6, 4, 1, levels), hidden=(), latents=3)
+    x = rng.integers(levels, size=(5, 3, 2, 1)) if levels else rng.normal(size=(5, 3, 2, 1))
+    bias, q = rng.normal(size=(3, 2, 1, small.observation.p.num_params)), rng.normal(size=6)
+
+    def evaluated(model, x, bias):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
+        state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        out = {"bias": jnp.asarray(bias, jnp.float32).reshape(-1)}
+        layers = {"out": out, "posterior": {"bias": jnp.asarray(q, jnp.float32)}}
+        state = state.replace(ema=_having(state.ema, **layers))
+        return jax.jit(model.eval_step)(jax.random.key(0), state, _batch(x))
+
+    doubled = lambda a: a.repeat(2, -3).repeat(2, -2)  # noqa: E731
+    a, b = evaluated(small, x, bias), evaluated(large, doubled(x), bias.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_allclose(b["reconstruction"], 4 * a["reconstruction"], rtol=1e-5)
+    np.testing.assert_allclose(b["kl"], a["kl"], rtol=1e-6)
+
+
+def test_labels_are_further_inputs_and_change_nothing_else(random_state):
+    """Without weights on the labels, a conditional model is the unconditional one."""
+    spec = DataSpec(3, 3, 1, 5)
+    plain, told = _model(spec, latents=2), _model(DataSpec(3, 3, 1, 5, 3), latents=2)
+    state, other = random_state(plain), random_state(told)
+    mine, theirs = (dict(s.ema["params"]) for s in (state, other))
+    for name, size in (("encoder_layers_0", 9), ("decoder_layers_0", 2)):
+        kernel = theirs[name]["kernel"]
+        assert kernel.shape[0] == size + 3
+        mine[name] = {
+            **mine[name],
+            "kernel": jnp.concatenate([mine[name]["kernel"], kernel[size:]]),
+        }
+    x = np.random.default_rng(1).integers(5, size=(4, 3, 3, 1))
+    evaluate = lambda m, s, label: jax.jit(m.eval_step)(jax.random.key(0), s, _batch(x, label))  # noqa: E731
+    told_nll = [
+        np.asarray(evaluate(told, other.replace(ema={"params": mine}), label)["nll"])
+        for label in ([0, 1, 2, 1], [1, 2, 0, 0])
+    ]
+    assert (np.abs(told_nll[0] - told_nll[1]) > 1e-4).all()
+    silent = {n: {**v, "kernel": v["kernel"].at[-3:].set(0)} if "_layers_" in n else v
+              for n, v in mine.items()}  # fmt: skip
+    found = evaluate(told, other.replace(ema={"params": silent}), [0, 1, 2, 1])
+    expected = evaluate(plain, state, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+
+
 NETWORKS = {
     "mlp": {},
     "transpose": {"architecture": "conv", "filters": 2, "upsample": "transpose"},
