@@ -81,4 +81,4 @@ class Ladder(Layered):
 
     def facts(self) -> dict[str, str]:
         layers, p = " < ".join(map(str, self.latents)), type(self.observation.p).__name__
-        return {"latents": f"{layers} in layers, the topmost standard normal; p(x | z) {p}"}
+        return {"latents": f"{layers} in layers, {self.told}; p(x | z) {p}"}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.causal.condition import Condition
+from jaxgen.causal.flow import MaskedMLP
 from jaxgen.models.latent.encoder_decoder import LOGVAR_RANGE
 from jaxgen.nn.encoders import Encoder
 from jaxgen.nn.layers import ACTIVATIONS, Activation, dropout, fold_keys
@@ -73,6 +74,8 @@ class LadderNet(nn.Module, kw_only=True):
     """How many of them there are, above the lowest: the encoder and the decoder have their own."""
     sampled: bool
     """Whether the upward pass goes through samples of the latents, or past them."""
+    chained: bool
+    """Whether the prior of a layer is of each latent given those before it, too."""
     activation: Activation
     dropout: float
 
@@ -81,6 +84,8 @@ class LadderNet(nn.Module, kw_only=True):
         widths = [(), *((width,) * self.depth for width in self.hidden[1:])]
         self.up = [Layer(w, *same, n) for w, n in zip(widths, self.latents, strict=True)]
         self.down = [Layer(w, *same, n) for w, n in zip(widths[1:], self.latents, strict=False)]
+        if self.chained:
+            self.within = [MaskedMLP((width,) * self.depth, 2) for width in self.hidden]
 
     def encode(
         self,
@@ -104,6 +109,24 @@ class LadderNet(nn.Module, kw_only=True):
         """p(z | z above) of layer `number`, which is not the topmost."""
         return self.down[number](above, fold_keys(keys, DOWN + number))[1]
 
+    def each_given(
+        self,
+        z: Float[Array, "b z"],
+        above: Float[Array, "b y"] | None,
+        number: int,
+        keys: Key[Array, " b"] | None = None,
+    ) -> Gaussian:
+        """p of each latent z of layer `number`, given those before it and the layer above; there is
+        none above the topmost. As `prior`, where the latents are independent."""
+        if above is None:
+            h, p = jnp.ones((len(z), 1)), Gaussian(jnp.zeros_like(z), jnp.zeros_like(z))
+        else:
+            h, p = self.down[number](above, fold_keys(keys, DOWN + number))
+        if not self.chained:
+            return p
+        moved = self.within[number](z, h)
+        return Gaussian(p.mean + moved[..., 0], jnp.clip(p.logvar + moved[..., 1], *LOGVAR_RANGE))
+
     def decode(
         self,
         z: Float[Array, "b z"],
@@ -118,8 +141,9 @@ class LadderNet(nn.Module, kw_only=True):
         for number in range(len(self.latents)):
             h, q = self.upward(h, number)
             h = q.mean if self.sampled else h
-        z = q.mean
+        z = self.each_given(q.mean, None, len(self.latents) - 1).noise(q.mean)
         for number in reversed(range(len(self.latents) - 1)):
-            z = self.prior(z, number).mean
+            zero = jnp.zeros((len(z), self.latents[number]))
+            z = self.each_given(zero, z, number).mean
         out = self.decode(z, label)
         return out if self.pixels is None else self.pixels(x, Condition(maps=out))

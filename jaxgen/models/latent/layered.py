@@ -38,6 +38,9 @@ class Layered(LatentVariable):
     inference: Literal["ladder", "bottom_up"] = "ladder"
     """q(z | x). ladder: from the top down, what x says of a layer times what the layer above says;
     bottom_up: each layer from a sample of the one below, as in the plain models before it."""
+    prior: Literal["independent", "autoregressive"] = "independent"
+    """p of a layer's latents, given the layer above: independent; or autoregressive, each given
+    those before it as well, by masked layers, and drawn one after the other."""
     architecture: Literal["mlp", "conv"] = "mlp"
     """mlp: fully connected layers alone; conv: strided convolutions between x and the lowest
     ones."""
@@ -120,6 +123,12 @@ class Layered(LatentVariable):
         return self.latents[::-1]
 
     @property
+    def told(self) -> str:
+        """What the prior is, for people."""
+        chained = "each latent given those before it, from the topmost layer on"
+        return chained if self.prior == "autoregressive" else "the topmost standard normal"
+
+    @property
     def convolutional(self) -> bool:
         return self.architecture == "conv" or self.pixels is not None
 
@@ -137,8 +146,8 @@ class Layered(LatentVariable):
         return LadderNet(
             encoder=Encoder(**self.ends), decoder=self.decoder, pixels=self.pixels,
             latents=self.latents, hidden=self.hidden, depth=self.depth,
-            sampled=self.inference == "bottom_up", activation=self.activation,
-            dropout=self.dropout,
+            sampled=self.inference == "bottom_up", chained=self.prior == "autoregressive",
+            activation=self.activation, dropout=self.dropout,
         )  # fmt: skip
 
     def run(
@@ -188,15 +197,28 @@ class Layered(LatentVariable):
     def _prior(
         self, z: Float[Array, "b z"], variables: Variables, training: Training | None = None
     ) -> Gaussian:
-        """p of every layer, given the one above as z has it."""
-        _, *above = self._parts(z)
+        """p of every latent, given the layer above, and those before it in its own where the prior
+        is autoregressive, as z has them."""
+        parts = self._parts(z)
         given = [
-            self.run("prior", variables, training, part, number=number)
-            for number, part in enumerate(above)
+            self.run("each_given", variables, training, part, above, number=number)
+            for number, (part, above) in enumerate(zip(parts, [*parts[1:], None], strict=True))
         ]
-        zero = jnp.zeros((len(z), self.latents[-1]))
-        standard = Gaussian(zero, zero)
-        return self._joined([*given, standard])
+        return self._joined(given)
+
+    def _layer(
+        self, variables: Variables, noise: Array, above: Array | None, number: int
+    ) -> Float[Array, "b z"]:
+        """What the noise of layer `number` becomes below the layer above."""
+
+        def refined(_: Any, z: Array) -> Array:
+            return self.run("each_given", variables, None, z, above, number=number).at(noise)
+
+        zero = jnp.zeros_like(noise)
+        if self.prior == "independent":
+            return refined(0, zero)
+        # With every pass one more latent, from the first on, is what it will be.
+        return jax.lax.fori_loop(0, noise.shape[-1], refined, zero)
 
     def infer(
         self,
@@ -211,8 +233,9 @@ class Layered(LatentVariable):
     def score(
         self, variables: Variables, draw: Draw, batch: Batch, training: Training | None = None
     ) -> Terms:
-        """The KL of a layer is in closed form where q knows the layer above, as p does; bottom-up,
-        it is so of the topmost, and is estimated by z for the others."""
+        """The KL of a layer is in closed form where q knows the layer above, as p does (given the
+        latents before each as z has them, where p knows these too); bottom-up, it is so of the
+        topmost, and is estimated by z for the others."""
         log_px = self.log_px(variables, self._parts(draw.z)[0], batch, training)
         p, q = self._prior(draw.z, variables, training), draw.q
         log_ratio = normal_log_prob(draw.z, *p) - normal_log_prob(draw.z, *q)
@@ -229,9 +252,10 @@ class Layered(LatentVariable):
 
     def lowest(self, variables: Variables, noise: Float[Array, "b z"]) -> Float[Array, "b z"]:
         """The layer next to x that noise becomes, from the top down."""
-        *below, z = self._parts(noise)
-        for number in reversed(range(len(below))):
-            z = self.run("prior", variables, None, z, number=number).at(below[number])
+        z = None
+        for number, part in reversed([*enumerate(self._parts(noise))]):
+            z = self._layer(variables, part, z, number)
+        assert z is not None
         return z
 
     def decode(

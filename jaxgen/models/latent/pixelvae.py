@@ -145,6 +145,6 @@ class PixelVAE(Layered):
         layers = " < ".join(map(str, self.latents))
         reach = self.first_kernel // 2 + self.blocks * (self.kernel // 2)
         return {
-            "latents": f"{layers} in layers, the topmost standard normal",
+            "latents": f"{layers} in layers, {self.told}",
             "sees": f"beside z, {reach + 1} rows above and {reach} columns to each side",
         }

@@ -1,6 +1,6 @@
-"""Layers of latents, inverse autoregressive flows, and decoders that see earlier pixels.
+"""Layers of latents, inverse autoregressive flows, priors and decoders that see what is earlier.
 
-Two latents in all, of binary 2x2 images: the density is known by quadrature over both.
+Two or three latents in all, of binary 2x2 images: the density is known by quadrature over them.
 """
 
 import dataclasses
@@ -36,10 +36,17 @@ MODELS = {
     "ladder": Ladder(SPEC, **SMALL),
     "bottom up": Ladder(SPEC, **SMALL, inference="bottom_up"),
     "pixelvae": PixelVAE(SPEC, **SMALL, **PIXELS),
+    "chained": Ladder(
+        SPEC, hidden=(5, 3), latents=(2, 1), depth=1, dropout=0.0, prior="autoregressive"
+    ),
+    "chained pixelvae": PixelVAE(
+        SPEC, hidden=(5,), latents=(2,), dropout=0.0, prior="autoregressive", **PIXELS
+    ),
     "iaf": IAF(SPEC, hidden=(5,), latents=2, flow_hidden=(6,), context=3, dropout=0.0),
 }
+QUICK = [name for name in MODELS if name != "chained pixelvae"]
 IMAGES = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(-1, 2, 2, 1)
-GRID = np.linspace(-6.5, 6.5, 79)
+GRIDS = {2: np.linspace(-6.5, 6.5, 79), 3: np.linspace(-6, 6, 31)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -59,7 +66,7 @@ def case(random_state):
         """Less, and q wide enough that no draw outweighs all others."""
         name = jax.tree_util.keystr(path)
         if not any(part in name for part in ("up_", "posterior", "step_")):
-            return 0.7 * leaf
+            return (0.55 if "within" in name else 0.7) * leaf
         of_gaussian = leaf.shape in ((2,), (4,)) and "step_" not in name
         wide = jnp.repeat(jnp.array([0.0, 1.5]), leaf.size // 2) if of_gaussian else 0.0
         return 0.2 * leaf + wide
@@ -69,29 +76,31 @@ def case(random_state):
         model = MODELS[name]
         state = random_state(model)
         state = state.replace(ema=jax.tree_util.tree_map_with_path(quiet, state.ema))
-        noise = np.stack(np.meshgrid(GRID, GRID), -1).reshape(-1, 2)
+        dims = sum(model.groups)
+        grid = GRIDS[dims]
+        noise = np.stack(np.meshgrid(*[grid] * dims), -1).reshape(-1, dims)
         log_pxz = np.stack([
             log_px_given(model, state.ema, jnp.asarray(noise, jnp.float32), x) for x in IMAGES
         ]).astype(np.float64)  # fmt: skip
         log_joint = log_pxz + scipy.stats.norm.logpdf(noise).sum(-1)
-        return model, state, special.logsumexp(log_joint, 1) + 2 * np.log(GRID[1] - GRID[0])
+        return model, state, special.logsumexp(log_joint, 1) + dims * np.log(grid[1] - grid[0])
 
     return case
 
 
-@pytest.mark.parametrize("name", some(MODELS, ["pixelvae", "ladder", "iaf"]))
+@pytest.mark.parametrize("name", some(MODELS, QUICK))
 def test_bounds_against_quadrature(case, name):
     """The ELBO, with the KL as the model has it or drawn, and L_k, which rises to log p(x)."""
     model, state, log_px = case(name)
     assert abs(np.exp(log_px).sum() - 1) < 1e-5  # the reference itself is a density
-    num = 500
+    num, draws = 500, 60 if sum(model.groups) == 2 else 200
     batch = {"x": jnp.asarray(np.repeat(IMAGES, num, 0)), "index": jnp.arange(16 * num)}
 
     @jax.jit
     def found(key):
         a, b = jax.random.split(key)
         log_weight = lambda key: model.log_weight(key, state, batch)  # noqa: E731
-        many = importance_weighted_bound(log_weight, b, 60)
+        many = importance_weighted_bound(log_weight, b, draws)
         terms = terms_of(model, a, state.ema, batch)
         return terms.log_px - terms.kl.sum(-1), terms.log_px + terms.log_ratio, many
 
@@ -109,7 +118,7 @@ def test_bounds_against_quadrature(case, name):
     assert (np.abs(many.mean(1) + bias - log_px) < slack).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", some(MODELS, QUICK))
 def test_samples_have_the_marginal_of_the_quadrature(case, name):
     model, state, log_px = case(name)
     num, p = 20_000, np.exp(log_px)
@@ -153,6 +162,24 @@ def test_latents_are_in_noise_space(random_state, inference):
     lowest = model.lowest(state.ema, noise)
     np.testing.assert_allclose(lowest, draw.z[:, 4:], rtol=1e-3, atol=1e-3)
     assert np.abs(np.asarray(noise[:, 2:] - draw.z[:, 2:])).max() > 0.1
+
+
+def test_latents_of_a_layer_see_those_before_them(random_state):
+    """What noise becomes depends on itself and on earlier noise of its layer, and on all above; and
+    it is the noise again."""
+    model = Ladder(SPEC, hidden=(6, 9), latents=(3, 2), depth=2, prior="autoregressive")
+    state = random_state(model)
+    state = state.replace(ema=jax.tree.map(lambda leaf: 0.5 * leaf, state.ema))
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)), jnp.float32)
+
+    def become(noise):
+        top = model._layer(state.ema, noise[None, :2], None, 1)
+        return jnp.concatenate([top, model.lowest(state.ema, noise[None])], -1)[0]
+
+    z, slopes = jax.jit(jax.vmap(lambda n: (become(n), jax.jacobian(become)(n))))(noise)
+    assert (np.triu(slopes, 1) == 0).all() and (np.abs(slopes) > 0).any(0)[np.tri(5) > 0].all()
+    back = jax.jit(lambda z: model._prior(z, state.ema).noise(z))(z)
+    np.testing.assert_allclose(back, noise, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["ladder", "bottom up", "pixelvae"])
