@@ -12,7 +12,9 @@ from jaxgen.cli import command, compress, main
 from jaxgen.compression import codec
 from jaxgen.data.config import DataConfig
 from jaxgen.media.pictures import grid, save_png
+from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.models.autoregressive.pixelcnn import PixelCNN
+from jaxgen.registry import MODELS
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.runs.saved import SavedRun
 from jaxgen.spec import DataSpec
@@ -100,6 +102,22 @@ def test_a_density_that_leaves_nothing_to_tell_has_a_size(
     monkeypatch.setattr(compress.inference, "per_example", lambda *args: zeros)
     run_command("compress", "--out=x.jxg", "--images", *pictures)
     assert "NLL                     0 bytes" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["pixelvae", "vqvae"])
+def test_a_decoder_that_sees_latents_is_refused(name, run_command, monkeypatch, capfd):
+    """Given its latents alone it gives a probability to every sub-pixel: p(x) itself is a bound,
+    of which no file can be made as it is."""
+    saved = SavedRun(Run(name, MODELS[name].model, DataConfig(), TrainConfig()), None, 0, {})
+    monkeypatch.setattr(command.Command, "_load", lambda self: saved)
+    able = [n for n, preset in MODELS.items() if isinstance(preset.model, Autoregressive)]
+    for argv in (("compress", "--out=x.jxg"), ("decompress", "--file=x.jxg")):
+        with pytest.raises(SystemExit) as stopped:
+            run_command(*argv)
+        told = capfd.readouterr().err
+        assert stopped.value.code == 2 and f"{name} cannot " in told
+        assert f"use one of {', '.join(able)}" in told and name not in able
+    assert not Path("x.jxg").exists()
 
 
 def test_mistakes_are_told_and_nothing_is_overwritten(run_command, pictures, capfd):
