@@ -203,7 +203,9 @@ def _pca(x: np.ndarray, seed: int) -> Layers:
     """One linear layer, which z-scoring then whitens."""
     from sklearn.decomposition import PCA
 
-    pca = PCA(min(COMPONENTS, *x.shape), random_state=seed, copy=False).fit(x)
+    # Of constant data no component has a share of the variance: 0 / 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pca = PCA(min(COMPONENTS, *x.shape), random_state=seed, copy=False).fit(x)
     enough = 1 + int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), VARIANCE))
     weight = np.asarray(pca.components_)[: max(enough, LEAST)].T
     return ((weight, -pca.mean_ @ weight),)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from jaxgen.evaluation.decoding import decoding
 from jaxgen.evaluation.inspection import inspection
 from jaxgen.evaluation.labels import labels
 from jaxgen.evaluation.likelihood import likelihood
@@ -15,6 +16,7 @@ from jaxgen.evaluation.translation import translations
 
 MEASURES: tuple[Callable[[Subject], Section | None], ...] = (
     likelihood,
+    decoding,
     sample_scores,
     modes,
     stacked,

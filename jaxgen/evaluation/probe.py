@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgen.evaluation.components import fitted
 from jaxgen.evaluation.sections import Table
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1)
@@ -77,11 +78,7 @@ def _accuracy(features: Parts, label: Parts, ids: np.ndarray) -> float:
 
 def components(raw: Parts, size: int) -> Parts:
     """The first principal components of raw data [n d], as many as `size`, fitted on train."""
-    from sklearn.decomposition import PCA
-
-    size = min(size, raw.train.shape[1], len(raw.train))
-    fit = PCA(size, svd_solver="full" if raw.train.shape[1] <= 1000 else "randomized",
-              random_state=0).fit(raw.train)  # fmt: skip
+    fit = fitted(raw.train, size)
     return Parts(*(fit.transform(part) for part in raw))
 
 

@@ -19,11 +19,13 @@ from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import SPLITS, Split
 from jaxgen.evaluation import results, subject
 from jaxgen.evaluation.across_seeds import summarize
+from jaxgen.evaluation.decoding import Decoded, decoding
 from jaxgen.evaluation.encoding import finite, from_json, to_json
 from jaxgen.evaluation.inspection import Inspected
 from jaxgen.evaluation.likelihood import Likelihood, likelihood
 from jaxgen.evaluation.means import Means, means
 from jaxgen.evaluation.measures import MEASURES
+from jaxgen.evaluation.probe import Parts, components
 from jaxgen.evaluation.results import KINDS, Results, final_results
 from jaxgen.evaluation.sample_scores import Scores, sample_scores
 from jaxgen.evaluation.sections import Mean, shown
@@ -184,12 +186,49 @@ def test_scores_stand_beside_their_floor(linear):
 
 def test_who_cannot_sample_has_no_scores_and_who_has_no_density_no_likelihood(tmp_path):
     found = final_results(subject_of(Codes(IMAGES), tmp_path))
-    assert [type(s) for s in found.sections] == [Means, Inspected]
+    assert [type(s) for s in found.sections] == [Decoded, Means, Inspected]
     as_json = found.to_json()
     assert as_json["likelihood"] is None and as_json["scores"] is None
     assert list(as_json["metrics"]) == ["error"] and as_json["inspection"] == {}
     assert Results.from_json(json.loads(json.dumps(as_json))) == found
     assert sample_scores(subject_of(Linear(IMAGES), tmp_path, split="train")) is None
+
+
+def test_what_codes_decode_to_stands_beside_principal_components(tmp_path):
+    """Of the train split, by their own definition: the eigenvectors of its covariance."""
+    waves = dataset_of(IMAGES)
+    waves.splits["train"] = Split.of(*(a[:60] for a in waves.splits["train"].columns.values()))
+    measured = subject_of(Codes(IMAGES), tmp_path, waves)
+    found = decoding(measured)
+    train, test = (
+        np.asarray(IMAGES.to_float(jnp.asarray(measured.dataset.splits[name].x)), np.float64)
+        for name in ("train", "test")
+    )
+    train, test = train.reshape(60, -1), test.reshape(70, -1)
+    middle = train.mean(0)
+    top = np.linalg.eigh(np.cov(train.T))[1][:, -found.size :]
+    left = (test - middle) - (test - middle) @ top @ top.T
+    errors = (left**2).sum(1)
+    np.testing.assert_allclose(found.by_components.mean, errors.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.by_components.se, errors.std(ddof=1) / 70**0.5, rtol=1e-6)
+    np.testing.assert_allclose(found.by_mean.mean, ((test - middle) ** 2).sum(1).mean(), rtol=1e-6)
+    own = IMAGES.dims * float(np.mean(measured.values["error"]))  # the toy takes the mean
+    np.testing.assert_allclose(found.model.mean, own, rtol=1e-5)
+    assert found.components == found.size == 4 and found.by_components.mean < found.by_mean.mean
+    assert from_json(Decoded, json.loads(json.dumps(to_json(found)))) == found
+    # A likelihood says more; and who encodes nothing decodes nothing.
+    assert decoding(subject_of(Linear(IMAGES), tmp_path)) is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_data_have_components_without_a_warning(tmp_path):
+    constant = dataset_of(IMAGES)
+    for name, split in constant.splits.items():
+        constant.splits[name] = Split.of(np.full_like(split.x, 3), split.label)
+    found = decoding(subject_of(Codes(IMAGES), tmp_path, constant))
+    assert found.by_components.mean < 1e-9 and found.by_mean.mean < 1e-9
+    raw = Parts(*(np.full((20, 6), 2.0) for _ in range(3)))
+    np.testing.assert_allclose(components(raw, 3).test, 0, atol=1e-9)
 
 
 def test_scores_that_are_left_out_say_so(tmp_path):
