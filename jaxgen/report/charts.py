@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxgen.model import Metric
 from jaxgen.report.text import readable
 
@@ -16,7 +18,12 @@ LETTERS = 80
 """About as many stand side by side below a chart."""
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
-_COLOURS = ("#3b7dd8", "#e0732c", "#2e9e6b", "#a05fc4")
+_COLOURS = (
+    *("#3b7dd8", "#e0732c", "#2e9e6b", "#a05fc4"),
+    *("#c0504d", "#8a6d3b", "#d16ba5", "#5b8c9e", "#b5a642", "#7a7a7a"),
+)
+MOST_COLOURS = len(_COLOURS)
+"""Groups of a scatter plot that colours tell apart."""
 
 
 @contextlib.contextmanager
@@ -85,6 +92,36 @@ def bars(names: Sequence[str], shares: Mapping[str, Sequence[float]], title: str
     return _svg(figure, title)
 
 
+@_as_written()
+def scatter(groups: Mapping[str, np.ndarray], behind: tuple[str, np.ndarray], title: str) -> str:
+    """An SVG of points [n 2], a colour a group, over those of `behind`, a name and points in the
+    page's own colour."""
+    figure, axes = _figure(5.2, 4.4)
+    name, points = behind
+    axes.plot(*points.T, "x", color=_INK, alpha=0.35, markersize=4, label=readable(name))
+    for colour, (group, at) in zip(_COLOURS * len(groups), groups.items(), strict=False):
+        axes.plot(*at.T, "o", color=colour, alpha=0.8, markersize=3, label=readable(group))
+    axes.set_aspect("equal", adjustable="datalim")
+    _legend(figure, 6)
+    return _svg(figure, title)
+
+
+@_as_written()
+def spreads(names: Sequence[str], means: np.ndarray, deviations: np.ndarray, title: str) -> str:
+    """An SVG of a mean and a deviation to both sides for each name, beside the lines of 0, and of 1
+    to both sides."""
+    figure, axes = _figure(5.2, 2.6)
+    for level in (-1.0, 0.0, 1.0):
+        axes.axhline(level, color=_INK, lw=0.9, ls="-" if level == 0 else ":")
+    axes.errorbar(
+        range(len(names)), means, deviations, fmt="o", color=_COLOURS[0], markersize=3, lw=1.2
+    )
+    room = LETTERS // max(len(names), 1) if len(names) <= 20 else 0
+    axes.set_xticks(range(len(names)), [_cut(n, room) for n in names])
+    axes.set_xlabel("latent")
+    return _svg(figure, title)
+
+
 def _cut(name: str, room: int) -> str:
     """The name, or as much of it as so many letters hold."""
     return name if len(name) <= room else f"{name[: room - 1]}…" if room else ""
@@ -119,10 +156,10 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _legend(figure: Any) -> None:
+def _legend(figure: Any, columns: int = 3) -> None:
     """Names the curves above the axes, where they hide nothing."""
     place = "outside upper left"
-    figure.legend(loc=place, ncols=3, frameon=False, fontsize=8, labelcolor=_INK)
+    figure.legend(loc=place, ncols=columns, frameon=False, fontsize=8, labelcolor=_INK)
 
 
 def _svg(figure: Any, title: str) -> str:

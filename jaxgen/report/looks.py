@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from jaxgen.evaluation.results import Results
 from jaxgen.evaluation.subject import Subject
-from jaxgen.report import abilities, facts, pictures
+from jaxgen.report import abilities, codes, facts, pictures
 from jaxgen.report.blocks import Look
 
 LOOKS: tuple[Callable[[Subject, Results], Look | None], ...] = (
@@ -14,6 +14,7 @@ LOOKS: tuple[Callable[[Subject, Results], Look | None], ...] = (
     facts.numbers,
     abilities.reconstructions,
     abilities.resampled,
+    codes.against_prior,
     abilities.near_codes,
     abilities.interpolations,
     abilities.completions,

@@ -31,7 +31,7 @@ from jaxgen.model import Inspection, Model, Request
 from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.vae import VAE
 from jaxgen.parallel.mesh import make_mesh
-from jaxgen.report import abilities, facts, pictures
+from jaxgen.report import abilities, charts, codes, facts, pictures
 from jaxgen.report.blocks import Clips, Look, Pairs
 from jaxgen.report.page import render, write_report
 from jaxgen.runs.config import Run, TrainConfig
@@ -119,13 +119,13 @@ class Echo(Model, Samples, Completes):
 ABLE = {
     "linear": (
         Linear(IMAGES, latents=2),
-        "Samples,Reconstructions,Draws near the codes,"
+        "Samples,Reconstructions,Codes against the prior,Draws near the codes,"
         "Interpolations,One latent at a time,The latent space,Training,"
         "A look inside",
     ),
     "labelled": (
         Linear(LABELLED, latents=3),
-        "Samples,Reconstructions,Draws near the codes,"
+        "Samples,Reconstructions,Codes against the prior,Draws near the codes,"
         "Interpolations,One latent at a time,Training,A look inside",
     ),
     "codes": (
@@ -134,7 +134,7 @@ ABLE = {
     ),
     "points": (
         Linear(PLANE, latents=1),
-        "Samples,Reconstructions,Draws near the codes,"
+        "Samples,Reconstructions,Codes against the prior,Draws near the codes,"
         "Interpolations,One latent at a time,The latent space,Training,"
         "A look inside",
     ),
@@ -145,7 +145,7 @@ ABLE = {
     "translator": (Translator(PAIRS), "Translations,Training"),
     "sound": (
         Linear(SOUND, latents=3),
-        "Samples,Reconstructions,Draws near the codes,"
+        "Samples,Reconstructions,Codes against the prior,Draws near the codes,"
         "Interpolations,One latent at a time,Training,A look inside",
     ),
     "echo": (Echo(IMAGES), "Samples,Completions,Training"),
@@ -189,6 +189,38 @@ def test_reconstructions_are_encoded_and_decoded(tmp_path):
     # The upper row shows levels as they look elsewhere.
     upper = picture(x[None], LABELLED)
     np.testing.assert_array_equal(image(figure.png)[: len(upper)], upper)
+
+
+def test_codes_stand_beside_the_prior_that_they_are_to_have(tmp_path, monkeypatch):
+    """By class: the codes of the validation split, on the two latents that vary most."""
+    subject, shown = looked_at(Linear(LABELLED, latents=3), tmp_path), {}
+    for name in ("spreads", "scatter"):
+        real = getattr(charts, name)
+
+        def noted(*args, name=name, real=real):
+            shown[name] = args
+            return real(*args)
+
+        monkeypatch.setattr(charts, name, noted)
+    spread, scattered = codes.against_prior(subject, None).blocks
+    split = subject.dataset.splits["validation"]
+    batch = {"x": jnp.asarray(split.x), "label": jnp.asarray(split.label), "index": jnp.arange(30)}
+    state = jax.device_get(subject.state)
+    z = np.asarray(subject.model.encode(None, state, batch))
+    order = np.argsort(-z.var(0))
+    names, means, deviations, _ = shown["spreads"]
+    assert list(map(int, names)) == list(order)
+    np.testing.assert_allclose(means, z.mean(0)[order], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(deviations, z.std(0)[order], rtol=1e-4)
+    groups, (_, drawn), _ = shown["scatter"]
+    assert list(groups) == list("abc")
+    for i, at in enumerate(groups.values()):
+        np.testing.assert_allclose(at, z[split.label == i][:, order[:2]], rtol=1e-4, atol=1e-6)
+    prior = subject.model.draw_latents(subject.keys.sample, state, codes.POINTS)
+    np.testing.assert_allclose(drawn, np.asarray(prior)[:, order[:2]], rtol=1e-5, atol=1e-6)
+    # Every point is drawn.
+    assert scattered.svg.count("<use ") >= codes.POINTS + len(z)
+    assert "currentColor" in spread.svg
 
 
 def test_interpolations_go_along_great_circles_of_every_part_of_z(tmp_path):
