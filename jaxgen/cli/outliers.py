@@ -12,7 +12,9 @@ from jaxgen.cli.command import Command, at_least, data_of
 from jaxgen.cli.output import grid_path, write_grid
 from jaxgen.data.config import DataConfig
 from jaxgen.data.dataset import Dataset
-from jaxgen.data.loading import load
+from jaxgen.data.loading import heeds, load
+from jaxgen.data.points import bins, from_units
+from jaxgen.data.splits import Split
 from jaxgen.errors import UserError
 from jaxgen.evaluation.bounds import importance_weighted
 from jaxgen.evaluation.outliers import ALARMS, DRAWS, Found, Scores, derived, found, png_nats, table
@@ -20,6 +22,7 @@ from jaxgen.fields import Only
 from jaxgen.files import user_path, write_json
 from jaxgen.media.kinds import ONE
 from jaxgen.media.pictures import to_bytes
+from jaxgen.media.points import in_units
 from jaxgen.parallel.inference import examples, joined, per_example
 from jaxgen.parallel.mesh import WHOLE, make_mesh, put
 from jaxgen.registry import load_run
@@ -108,11 +111,25 @@ class Outliers(Command):
         changed |= {"size": self.size, "fit": self.fit} if self.size else {}
         changed |= {"grey": True} if self.grey else {}
         changed |= {"levels": self.levels} if self.levels else {}
-        other, spec = load(dataclasses.replace(config, **changed)), saved.model.spec
+        spec = saved.model.spec
+        # Each file of points has ranges of its own: they are compared in the run's.
+        changed |= {"levels": 0} if spec.ranges else {}
+        try:
+            other = load(dataclasses.replace(config, **changed))
+        except UserError as error:  # here the flag is another one's
+            told = str(error).replace("--data_dir", "--dataset_dir")
+            raise UserError(told) from error
+        if other.spec.shape == spec.shape and spec.ranges and other.spec.kind == "points":
+            if self.levels not in (0, spec.levels):
+                raise UserError(
+                    f"--levels={self.levels}: the run's points are {_shape(spec)}, and others are "
+                    "made alike; leave it out"
+                )
+            return _in_ranges(other, spec)
         if other.spec.shape != spec.shape or other.spec.levels != spec.levels:
             raise UserError(
                 f"--dataset={self.dataset} is {_shape(other.spec)}, and the run's data are "
-                f"{_shape(spec)}: {_remedy(other.spec, spec)}"
+                f"{_shape(spec)}: {_remedy(self.dataset, other.spec, spec)}"
             )
         return other
 
@@ -220,14 +237,31 @@ def _extremes(scores: Scores, own: Dataset, other: Dataset) -> np.ndarray:
     return np.stack(rows)
 
 
+def _in_ranges(other: Dataset, spec: DataSpec) -> Dataset:
+    """Points in the ranges of the spec, and in its bins where it has levels: what lies beyond the
+    ranges is in the outermost bins."""
+    test = other.materialize("test")
+    x = from_units(in_units(test.x, other.spec), spec.ranges)
+    x = bins(x, spec.levels) if spec.levels else x
+    protocol = f"{other.protocol}; taken in the run's ranges"
+    splits = {**other.splits, "test": Split.of(x, test.label)}
+    return dataclasses.replace(
+        other, spec=spec, splits=splits, protocol=protocol, density=None, modes=None
+    )
+
+
 def _shape(spec: DataSpec) -> str:
     levels = f"{spec.levels} levels" if spec.levels else "real numbers"
     return f"{spec.height}x{spec.width}x{spec.channels}, {levels}"
 
 
-def _remedy(theirs: DataSpec, ours: DataSpec) -> str:
+def _remedy(dataset: str, theirs: DataSpec, ours: DataSpec) -> str:
     """Which flags would make the one the other."""
-    flags = []
+    if theirs.kind != ours.kind:
+        return (
+            f"these are {ONE[theirs.kind]}s and those {ONE[ours.kind]}s, which no flag makes alike"
+        )
+    flags, wanted = [], f"{ours.height}x{ours.width}x{ours.channels}"
     if (theirs.height, theirs.width) != (ours.height, ours.width) and ours.height == ours.width:
         flags.append(
             f"--size={ours.height} resizes them (the shorter side is scaled, the longer one "
@@ -235,6 +269,8 @@ def _remedy(theirs: DataSpec, ours: DataSpec) -> str:
         )
     if theirs.channels == 3 and ours.channels == 1:
         flags.append("--grey makes them grey")
+    if flags and not heeds(dataset, "size"):
+        flags = [f"no flag resizes what a file holds; make them {wanted} in it"]
     if theirs.levels > ours.levels > 0:
         flags.append(f"--levels={ours.levels} quantizes them")
     return "; ".join(flags) or "no flag makes them alike, so train on data that are"

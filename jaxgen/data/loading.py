@@ -144,6 +144,11 @@ def from_arrays(
     return assemble(array_source("arrays", stored, levels, class_names, paired), config, _in_memory)
 
 
+def heeds(dataset: str, name: str) -> bool:
+    """Whether a field of the configuration has a meaning to the data set that is named so."""
+    return _heeds(SOURCES.get(dataset, _OTHERS), name)
+
+
 def _by_split(given: Any) -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {"train": given}
 

@@ -3,6 +3,7 @@ against the model's own functions."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,16 @@ from test_cli import TINY, empty_folder, levels_of, options, read, refused  # no
 
 from jaxgen.cli import main
 from jaxgen.cli import train as train_command
+from jaxgen.cli.outliers import Outliers, _remedy
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.evaluation import outliers
 from jaxgen.evaluation.outliers import png_nats
 from jaxgen.media.pictures import to_bytes
+from jaxgen.media.points import in_units
 from jaxgen.registry import load_run
 from jaxgen.report.abilities import REACH, quantiles
+from jaxgen.spec import DataSpec
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +191,7 @@ def test_outliers_of_another_shape_are_refused(vae, refused):  # noqa: F811
     assert "--dataset: name the data set" in told
     told = refused("outliers", f"--run={run}", *noise_file("big.npz", (9, 9)))
     assert "--dataset=arrays is 9x9x1, 256 levels, and the run's data are 8x8x1, 17" in told
-    assert "--size=8 resizes them" in told and "--levels=17 quantizes them" in told
+    assert "make them 8x8x1 in it" in told and "--levels=17 quantizes them" in told
     assert "--fit=pad has no effect without --size" in refused(
         "outliers", f"--run={run}", *noise_file("noise.npz"), "--levels=17", "--fit=pad"
     )
@@ -206,3 +210,46 @@ def test_outliers_need_a_likelihood_or_a_bound_for_what_is_asked(vae, runs, refu
     assert "gan has no likelihood" in told
     told = refused("outliers", f"--run={gan}", *other, "--k=3")
     assert "--k=3: gan has no bound" in told
+
+
+def test_outliers_of_another_shape_say_what_makes_them_alike(vae, runs, refused):  # noqa: F811
+    """Only flags that the other data set takes."""
+    run = vae[0]
+    told = refused("outliers", f"--run={run}", *noise_file("large.npz", (9, 9)), "--levels=17")
+    assert "no flag resizes what a file holds; make them 8x8x1 in it" in told
+    assert "--size" not in told
+    of_folder = _remedy("folder", DataSpec(9, 9, 3, 256), DataSpec(8, 8, 1, 17))
+    assert "--size=8 resizes them" in of_folder and "--grey makes them grey" in of_folder
+    np.save("p.npy", np.random.default_rng(0).normal(size=(60, 2)))
+    told = refused("outliers", f"--run={run}", "--dataset=points", "--dataset_dir=p.npy")
+    assert "these are points and those images, which no flag makes alike" in told
+    told = refused("outliers", f"--run={run}", "--dataset=arrays")
+    assert "--dataset=arrays needs --dataset_dir=FILE.npz" in told
+    moons = runs("moons", "--model=vae", "--vae.hidden=4", "--vae.latents=2", "--dataset=moons")
+    np.save("q.npy", np.random.default_rng(0).normal(size=(60, 3)))
+    told = refused("outliers", f"--run={moons}", "--dataset=points", "--dataset_dir=q.npy")
+    assert "1x1x3, real numbers, and the run's data are 1x1x2" in told
+    wrong = ["--dataset=points", "--dataset_dir=p.npy", "--levels=9"]
+    assert "--levels=9: the run's points are 1x1x2" in refused("outliers", f"--run={moons}", *wrong)
+
+
+@pytest.mark.parametrize("levels", [0, 16])
+def test_other_points_are_taken_in_the_ranges_of_the_run(levels, tmp_path):
+    """A place in the plane is the same number in both, however far the other file reaches."""
+    points = 3 * np.random.default_rng(0).normal(size=(400, 2))
+    np.save(tmp_path / "p.npy", points)
+    moons = load(DataConfig("moons", levels=levels))
+    saved = SimpleNamespace(
+        model=SimpleNamespace(spec=moons.spec),
+        run=SimpleNamespace(data=DataConfig("moons", levels=levels)),
+    )
+    command = Outliers("run", dataset="points", dataset_dir=str(tmp_path / "p.npy"))
+    other = command._other(saved)
+    held = load(DataConfig("points", data_dir=str(tmp_path / "p.npy")))
+    expected = in_units(held.splits["test"].x, held.spec)
+    x = other.materialize("test").x
+    low, high = np.array(moons.spec.ranges).T
+    inside = ((expected > low) & (expected < high)).all(1)
+    assert other.spec == moons.spec and 0 < inside.sum() < len(inside)
+    width = (high - low) / levels / 2 if levels else 1e-5
+    assert (np.abs(in_units(x, moons.spec) - expected)[inside] <= width * 1.001).all()
