@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import peers_latent
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -276,10 +277,17 @@ def _gan_step(g: nn.Module, d: nn.Module, model: jaxgen.GAN, how: How) -> Callab
     return step
 
 
+LOSSES = {"vae": vae_loss, **dict.fromkeys(peers_latent.NETWORKS, peers_latent.loss)}
+DENSE = tuple(LOSSES)
+"""Peers without convolutions, which have one memory layout."""
+
+
 def networks(kind: str, model: Any) -> tuple[nn.Module, ...]:
     """The peer's networks, as they are initialized."""
     if kind in ("masked", "cropped"):
         return (pixelcnn(model, kind == "cropped"),)
+    if kind in peers_latent.NETWORKS:
+        return (peers_latent.network(kind, model),)
     return (generator(model), discriminator(model)) if kind == "dcgan" else (VAENet(model),)
 
 
@@ -293,7 +301,7 @@ def sides(
 ) -> dict[str, Run]:
     """The variants of one peer, by name; `compiled` adds those of torch.compile."""
     found = {}
-    for form in (NCHW,) if kind == "vae" else (NCHW, NHWC):
+    for form in (NCHW,) if kind in DENSE else (NCHW, NHWC):
         for compile_it in (False, True) if compiled else (False,):
             name = "compile" if compile_it else "eager"
             name += " channels-last" if form is NHWC else ""
@@ -310,6 +318,6 @@ def side(kind: str, model: Any, images: np.ndarray, batch: int, device: str, how
     if kind == "dcgan":
         step = _gan_step(*nets, model, how)
     else:
-        loss = vae_loss if kind == "vae" else pixelcnn_loss
+        loss = LOSSES.get(kind, pixelcnn_loss)
         step = _likelihood_step(nets[0], loss, model, how)
     return _steps(step, data, batch)

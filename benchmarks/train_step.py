@@ -26,6 +26,8 @@ import jax
 import jaxgen
 from jaxgen.causal.masked import causal_mask
 from jaxgen.evaluation.describe import parameters
+from jaxgen.models.latent.iaf import IAF
+from jaxgen.models.latent.ladder import Ladder
 from jaxgen.parallel.mesh import make_mesh
 
 MATMUL = "matrix product"
@@ -54,12 +56,17 @@ def pixelcnn(kernel: int, **changes: int) -> jaxgen.PixelCNN:
 def cases(quick: bool) -> dict[str, Case]:
     small = {"features": 4, "head": 4, "blocks": 1} if quick else {}
     vae = jaxgen.VAE(BINARY, hidden=(8 if quick else 400,), latents=20, dropout=0.0)
+    width = 8 if quick else 400
+    ladder = Ladder(BINARY, hidden=(width, width // 2), latents=(32, 16), dropout=0.0)
+    iaf = IAF(BINARY, hidden=(width,), latents=20, dropout=0.0)
     gan = jaxgen.GAN(COLOUR, filters=2 if quick else 64, latents=100)
     found = {
         "pixelcnn 7x7": Case(pixelcnn(7, **small), 64, {"masked": ">= 1.25", "cropped": ">= 0.9"}),
         "pixelcnn 3x3": Case(pixelcnn(3, **small), 64, {"masked": ">= 1.1", "cropped": ">= 0.9"}),
         "dcgan 32x32": Case(gan, 64, {"dcgan": ">= 0.9"}),
         "vae 784-400-20": Case(vae, 128, {"vae": ">= 2.0"}),
+        "ladder 784-400-32-200-16": Case(ladder, 128, {"ladder": ">= 1.5"}),
+        "iaf 784-400-20": Case(iaf, 128, {"iaf": ">= 1.5"}),
     }
     for name, preset in jaxgen.MODELS.items():
         found[f"preset {name}"] = Case(preset.model, preset.train.batch_size)

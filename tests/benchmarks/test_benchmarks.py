@@ -1,5 +1,6 @@
 """The benchmarks run, and PyTorch's side of them computes what ours does."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from tiny import some
 
 import jaxgen
+from jaxgen.distributions.normal import normal_like
+from jaxgen.models.latent.draws import terms_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -242,6 +245,48 @@ def test_vae_peer(random_state) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["ladder", "iaf"])
+def test_peers_of_other_posteriors(kind: str, random_state) -> None:
+    """The same loss, of the same parameters and the same noise."""
+    torch = pytest.importorskip("torch")
+    import peers
+    import train_step
+
+    fields = {"ladder": {"hidden": (9, 7), "latents": (3, 2)},
+              "iaf": {"hidden": (9,), "latents": 3, "flow_hidden": (6,), "context": 4}}  # fmt: skip
+    case = next(c for c in train_step.cases(quick=True).values() if kind in c.peers)
+    model = dataclasses.replace(case.model, **fields[kind])
+    state = random_state(model)
+    values = jax.tree.map(lambda leaf: 0.5 * leaf, state.ema["params"])
+    (net,) = peers.networks(kind, model)
+    assert peers.live_parameters(net) == train_step.live_parameters(model)
+    if kind == "ladder":
+        named = {
+            "encoder": values["encoder"]["encoder_layers_0"], "up_0": values["up_0"]["Dense_0"],
+            "up_hidden": values["up_1"]["Dense_0"], "up_1": values["up_1"]["Dense_1"],
+            "down_hidden": values["down_0"]["Dense_0"], "down_0": values["down_0"]["Dense_1"],
+            "decoder": values["decoder"]["decoder_layers_0"], "out": values["decoder"]["out"],
+        }  # fmt: skip
+    else:
+        named = {"encoder": values["encoder"]["encoder_layers_0"], "posterior": values["posterior"],
+                 "to_context": values["to_context"], "decoder": values["decoder_layers_0"],
+                 "out": values["out"]}  # fmt: skip
+        for i, step in enumerate(net.flow):
+            own = values["flow"][f"step_{i}"]
+            fill(step.kernel, own["kernel_0"]), fill(step.kernel_out, own["kernel_out"])
+            fill_dense(step.context, own["context_0"])
+            fill_dense(step.context_out, own["context_out"])
+    for name, value in named.items():
+        fill_dense(getattr(net, name), value)
+    images = images_of(model, 4)
+    batch = {"x": jnp.asarray(images), "index": jnp.arange(4)}
+    terms = terms_of(model, jax.random.key(5), {"params": values}, batch)
+    expected = float((terms.kl.sum(-1) - terms.log_px).mean())
+    noise = np.array(normal_like(jax.random.key(5), jnp.arange(4), (sum(model.groups),)))
+    found = net.loss(to_torch(np.asarray(model.spec.to_float(images))), torch.from_numpy(noise))
+    np.testing.assert_allclose(float(found.detach()), expected, rtol=1e-4)
+
+
 def test_dcgan_peer(random_state) -> None:
     torch = pytest.importorskip("torch")
     import peers
@@ -282,7 +327,7 @@ def test_dcgan_peer(random_state) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["masked", "cropped", "dcgan", "vae"])
+@pytest.mark.parametrize("kind", ["masked", "cropped", "dcgan", "vae", "ladder", "iaf"])
 def test_peers_train(kind: str) -> None:
     """Every variant but the compiled ones takes steps, and they change the parameters."""
     torch = pytest.importorskip("torch")
@@ -302,7 +347,7 @@ def test_peers_train(kind: str) -> None:
         runs = peers.sides(kind, case.model, images_of(case.model, 8), 4, "cpu", compiled=False)
     finally:
         peers.networks = original
-    assert len(runs) == len(made) == (1 if kind == "vae" else 2)
+    assert len(runs) == len(made) == (1 if kind in peers.DENSE else 2)
     for run, nets in zip(runs.values(), made, strict=True):
         params = [p for net in nets for p in net.parameters()]
         before = [p.detach().clone() for p in params]
