@@ -50,7 +50,7 @@ class Labels(Section):
             if getattr(self.model, n) is not None and getattr(self.real, n) is not None
         )
         note = (
-            "GAN-test and GAN-train of Shmelkov et al. 2018: the first falls when samples are "
+            "The two measures of Shmelkov et al. 2018: the first falls when samples are "
             "poor, the second also when they vary too little. Classifiers as for the scores; "
             f"real: of the {about.split} split, and of one fitted on as many train {about.datum}s."
         )

@@ -40,7 +40,7 @@ class Stacked(Section):
     model: Spread
     floor: Spread
     accuracy: float
-    """Of the classifier, on single channels of the held-out split."""
+    """The share of single channels of the held-out split that the classifier is right of."""
 
     def tables(self, about: About) -> tuple[Table, ...]:
         rows = tuple(
