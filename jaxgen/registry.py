@@ -11,6 +11,7 @@ from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
+from jaxgen.models.adversarial.progan import ProGAN
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
@@ -56,6 +57,7 @@ _TINY_DOMAINS = DataSpec(4, 4, 1, 5, source=DataSpec(4, 4, 3, 5))
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
+_PROGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.0, b2=0.99)
 _WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
 _FALLING_RATE = Optimizer(
     learning_rate=1e-3, b1=0.5, decay="linear", constant_steps=750, decay_steps=750
@@ -148,6 +150,11 @@ MODELS: dict[str, Preset] = {
     "gan": _on_digits(
         GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
         GAN(_TINY, filters=2, latents=3), 64,
+    ),
+    "progan": _on_digits(
+        ProGAN(_DIGITS, r1=0.5, g_optimizer=_PROGAN_RATE, d_optimizer=_PROGAN_RATE), 3000,
+        ProGAN(DataSpec(8, 8, 1, 5, num_classes=3), filters=2, latents=3, deviation_group=2,
+               stage_steps=2, fade_steps=2), 64,
     ),
     "bigan": _on_digits(
         BiGAN(_DIGITS, r1=0.1, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 4000,

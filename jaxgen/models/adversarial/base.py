@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -15,18 +15,16 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxgen.abilities import Watches
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_huge, refuse_idle
-from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, SMOOTHED, smoothed
+from jaxgen.fields import refuse_huge, refuse_idle
+from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, smoothed
 from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1
-from jaxgen.model import Batch, Metric, Metrics, Model, example_keys
+from jaxgen.model import Batch, Metrics, Model, example_keys
+from jaxgen.models.adversarial.game_fields import GameFields
 from jaxgen.models.adversarial.shown import Shown, noised, packed, variety
 from jaxgen.models.adversarial.trouble import trouble
-from jaxgen.optim.net import Net, Params, Precision, Variables, apply_in, average, descend
+from jaxgen.optim.net import Net, Params, Variables, apply_in, average, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
-
-LOSSES = "losses of the two players"
-JUDGEMENTS = "what D holds to be real (probability)"
 
 NOT_PARAMS = DenyList("params")
 """The collections that a training pass may change."""
@@ -58,73 +56,11 @@ Apply = Callable[..., tuple[Any, Variables]]
 
 
 @dataclass(frozen=True)
-class Game(Model[GameState], Watches):
+class Game(GameFields, Model[GameState], Watches):
     """A generator against a discriminator, two optimizers in one step.
 
     A model gives the two networks, and what the generator shows of a batch.
     """
-
-    loss: Literal["minimax", "nonsaturating", "least_squares", "hinge", "wasserstein"] = (
-        "nonsaturating"
-    )
-    """minimax, nonsaturating: the original paper's two; least_squares; hinge: margins; wasserstein:
-    a critic's values, for a discriminator whose slope is bounded."""
-    updates: Literal["alternating", "simultaneous"] = "alternating"
-    """alternating: the generator meets the updated discriminator; simultaneous: the old one."""
-    d_steps: int = 1
-    """Discriminator steps per generator step, each on a batch of its own."""
-    r1: float = 0.0
-    """gamma of the penalty gamma/2 |grad D|^2 on real examples; it needs a discriminator without
-    BatchNorm."""
-    slope_penalty: float = 0.0
-    """lambda of the penalty lambda (|grad D| - 1)^2 between real and generated examples (WGAN-GP);
-    it needs a discriminator without BatchNorm."""
-    penalty_every: int = 1
-    """Steps from one with the penalties to the next, in which they count as often (lazy
-    regularization, Karras et al. 2020, arXiv:1912.04958, appendix B)."""
-    label_smoothing: float = 0.0
-    """How far the target for real examples is below 1, where the loss has one."""
-    pack: int = 1
-    """Examples that the discriminator judges together (PacGAN, Lin et al. 2018, arXiv:1712.04086):
-    a generator that draws too much alike is found out."""
-    instance_noise: float = 0.0
-    """Standard deviation of the noise on the discriminator's inputs, which lie in [-1, 1]."""
-    noise_steps: int = 0
-    """Steps over which the instance noise falls linearly to zero; 0 = it stays."""
-    ema: float = 0.999
-    """Decay of the generator's moving average, which sampling uses."""
-    precision: Precision = "float32"
-    """What the networks compute in while training. Parameters, losses and statistics stay float32,
-    and so do evaluation and sampling."""
-    g_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
-    """How the generator is trained."""
-    d_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
-    """How the discriminator is trained."""
-
-    encodes: ClassVar[bool] = False
-    """Whether the generator makes a part of what is shown as real, such as a code, and is to make
-    that pass for fake."""
-    only: ClassVar = {
-        "noise_steps": Only("without `instance_noise`", lambda game: game.instance_noise > 0),
-        "penalty_every": Only(
-            "without `r1` or `slope_penalty`", lambda game: game.r1 > 0 or game.slope_penalty > 0
-        ),
-        "label_smoothing": Only(
-            f"without `loss`={', '.join(SMOOTHED[:-1])} or {SMOOTHED[-1]}",
-            lambda game: game.loss in SMOOTHED,
-        ),
-    }
-    metrics: ClassVar = {
-        "d_loss": Metric("the discriminator's loss", chart=LOSSES, curve="D"),
-        "g_loss": Metric("the generator's loss", chart=LOSSES, curve="G"),
-        "d_real": Metric("D(x): held to be real, of real images", "probability", "",
-                         JUDGEMENTS, "D(x)"),
-        "d_fake": Metric("D(G(z)): held to be real, of generated images", "probability", "",
-                         JUDGEMENTS, "D(G(z))"),
-        "variety": Metric("standard deviation of generated over that of real images"),
-        "r1": Metric("|grad D|^2 on real images"),
-        "slope": Metric("(|grad D| - 1)^2 between real and generated images"),
-    }  # fmt: skip
 
     @abc.abstractmethod
     def generator(self, train: bool, axis_name: str | None = None) -> nn.Module:
@@ -167,6 +103,27 @@ class Game(Model[GameState], Watches):
         refuse_idle(self)
 
     @property
+    def deviation_group(self) -> int:
+        """Examples, one after another, whose variation the discriminator sees; 0 = none."""
+        return 0
+
+    def clocked(self, state: GameState, step: int | Int[Array, ""]) -> GameState:
+        """The state before a step, with what follows from the clock alone."""
+        return state
+
+    def descended(
+        self, optimizer: Optimizer, net: Net, grads: Params, others: Variables, step: int | Array
+    ) -> Net:
+        """A player after one update, with its collections that changed."""
+        return descend(optimizer, net, grads, others, step)
+
+    def averaged(
+        self, ema: Variables, g: Variables, decay: float, step: int | Int[Array, ""]
+    ) -> Variables:
+        """The generator's average after an update."""
+        return average(ema, g, decay, step)
+
+    @property
     def monitor(self) -> str:
         return "frechet"
 
@@ -176,7 +133,7 @@ class Game(Model[GameState], Watches):
 
     @property
     def multiple(self) -> int:
-        return self.pack
+        return self.pack * max(1, self.deviation_group)
 
     def train_step(
         self,
@@ -194,6 +151,7 @@ class Game(Model[GameState], Watches):
         batch, so it is not taken in parts.
         """
         key_z, key_real, key_fake = jax.random.split(key, 3)
+        state = self.clocked(state, step)
         turn = Turn(step, key_real, key_fake, self._noise(step), axis_name)
 
         def show(g: Params, part: Batch) -> tuple[Shown, Variables]:
@@ -217,10 +175,11 @@ class Game(Model[GameState], Watches):
         grads, g_metrics, changed = mean_over(
             axis_name, (grads, {"g_loss": loss, **costs}, changed)
         )
-        g = descend(self.g_optimizer, state.g, grads, changed, step)
+        g = self.descended(self.g_optimizer, state.g, grads, changed, step)
         metrics |= {**g_metrics, "g_grad_norm": optax.tree.norm(grads)}
         metrics["variety"] = variety(jax.lax.stop_gradient(shown), axis_name)
-        return GameState(g, new_d, average(state.ema, g.variables, self.ema, step)), metrics
+        ema = self.averaged(state.ema, g.variables, self.ema, step)
+        return GameState(g, new_d, ema), metrics
 
     def _update_d(self, turn: Turn, d: Net, shown: Shown, batch: Batch) -> tuple[Net, Metrics]:
         """One step of D, given what G shows."""
@@ -228,7 +187,7 @@ class Game(Model[GameState], Watches):
         grads, aux = loss(d.params, turn, d, shown, batch)
         grads, (metrics, changed) = mean_over(turn.axis_name, (grads, aux))
         metrics["d_grad_norm"] = optax.tree.norm(grads)
-        return descend(self.d_optimizer, d, grads, changed, turn.step), metrics
+        return self.descended(self.d_optimizer, d, grads, changed, turn.step), metrics
 
     def _d_loss(
         self, params: Params, turn: Turn, d: Net, shown: Shown, batch: Batch
@@ -308,9 +267,10 @@ class Game(Model[GameState], Watches):
 
         def prob(x: PyTree) -> Float[Array, " b"]:
             num = len(batch["index"])
-            full = jnp.arange(-(-num // self.pack) * self.pack) % num
+            full = jnp.arange(-(-num // self.multiple) * self.multiple) % num
             together = packed(jax.tree.map(lambda a: a[full], x), self.pack)
-            logits: Any = discriminator.apply(state.d.variables, together, batch.get("label"))
+            label = batch["label"][full] if "label" in batch else None
+            logits: Any = discriminator.apply(state.d.variables, together, label)
             each = jax.nn.sigmoid(logits).reshape(len(logits), -1).mean(1)
             return each.repeat(self.pack)[:num]
 

@@ -13,7 +13,8 @@ from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
 from jaxgen.model import Batch, Metric, Metrics
-from jaxgen.models.adversarial.base import LOSSES, NOT_PARAMS
+from jaxgen.models.adversarial.base import NOT_PARAMS
+from jaxgen.models.adversarial.game_fields import LOSSES
 from jaxgen.models.adversarial.pool import Pool, empty, exchanged
 from jaxgen.models.adversarial.translation import L1, Translation, absolute, copied
 from jaxgen.nn.translation import PatchDiscriminator, patch

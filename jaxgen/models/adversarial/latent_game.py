@@ -69,8 +69,8 @@ class LatentGame(Game, Generates):
         label = batch.get("label")
         g = create(self.generator(train=False), self.g_optimizer, key_g, *given)
         # As many examples as D judges together.
-        seen = packed(jax.tree.map(lambda x: jnp.repeat(x[:1], self.pack, 0), shown), self.pack)
-        first = None if label is None else label[:1]
+        seen = packed(jax.tree.map(lambda x: jnp.repeat(x[:1], self.multiple, 0), shown), self.pack)
+        first = None if label is None else jnp.repeat(label[:1], self.multiple)
         d = create(self.discriminator(train=False), self.d_optimizer, key_d, seen, first)
         return GameState(g, d, jax.tree.map(jnp.copy, g.variables))
 

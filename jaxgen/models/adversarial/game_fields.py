@@ -1,0 +1,81 @@
+"""What every two-player game can be set to, and what it measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxgen.fields import Only
+from jaxgen.losses.adversarial import SMOOTHED
+from jaxgen.model import Metric
+from jaxgen.optim.net import Precision
+from jaxgen.optim.optimizer import Optimizer
+
+LOSSES = "losses of the two players"
+JUDGEMENTS = "what D holds to be real (probability)"
+
+
+@dataclass(frozen=True)
+class GameFields:
+    """The fields of every game."""
+
+    loss: Literal["minimax", "nonsaturating", "least_squares", "hinge", "wasserstein"] = (
+        "nonsaturating"
+    )
+    """minimax, nonsaturating: the original paper's two; least_squares; hinge: margins; wasserstein:
+    a critic's values, for a discriminator whose slope is bounded."""
+    updates: Literal["alternating", "simultaneous"] = "alternating"
+    """alternating: the generator meets the updated discriminator; simultaneous: the old one."""
+    d_steps: int = 1
+    """Discriminator steps per generator step, each on a batch of its own."""
+    r1: float = 0.0
+    """gamma of the penalty gamma/2 |grad D|^2 on real examples; it needs a discriminator without
+    BatchNorm."""
+    slope_penalty: float = 0.0
+    """lambda of the penalty lambda (|grad D| - 1)^2 between real and generated examples (WGAN-GP);
+    it needs a discriminator without BatchNorm."""
+    penalty_every: int = 1
+    """Steps from one with the penalties to the next, in which they count as often (lazy
+    regularization, Karras et al. 2020, arXiv:1912.04958, appendix B)."""
+    label_smoothing: float = 0.0
+    """How far the target for real examples is below 1, where the loss has one."""
+    pack: int = 1
+    """Examples that the discriminator judges together (PacGAN, Lin et al. 2018, arXiv:1712.04086):
+    a generator that draws too much alike is found out."""
+    instance_noise: float = 0.0
+    """Standard deviation of the noise on the discriminator's inputs, which lie in [-1, 1]."""
+    noise_steps: int = 0
+    """Steps over which the instance noise falls linearly to zero; 0 = it stays."""
+    ema: float = 0.999
+    """Decay of the generator's moving average, which sampling uses."""
+    precision: Precision = "float32"
+    """What the networks compute in while training. Parameters, losses and statistics stay float32,
+    and so do evaluation and sampling."""
+    g_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
+    """How the generator is trained."""
+    d_optimizer: Optimizer = Optimizer(learning_rate=2e-4, b1=0.5)
+    """How the discriminator is trained."""
+
+    encodes: ClassVar[bool] = False
+    """Whether the generator makes a part of what is shown as real, such as a code, and is to make
+    that pass for fake."""
+    only: ClassVar = {
+        "noise_steps": Only("without `instance_noise`", lambda game: game.instance_noise > 0),
+        "penalty_every": Only(
+            "without `r1` or `slope_penalty`", lambda game: game.r1 > 0 or game.slope_penalty > 0
+        ),
+        "label_smoothing": Only(
+            f"without `loss`={', '.join(SMOOTHED[:-1])} or {SMOOTHED[-1]}",
+            lambda game: game.loss in SMOOTHED,
+        ),
+    }
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "d_loss": Metric("the discriminator's loss", chart=LOSSES, curve="D"),
+        "g_loss": Metric("the generator's loss", chart=LOSSES, curve="G"),
+        "d_real": Metric("D(x): held to be real, of real images", "probability", "",
+                         JUDGEMENTS, "D(x)"),
+        "d_fake": Metric("D(G(z)): held to be real, of generated images", "probability", "",
+                         JUDGEMENTS, "D(G(z))"),
+        "variety": Metric("standard deviation of generated over that of real images"),
+        "r1": Metric("|grad D|^2 on real images"),
+        "slope": Metric("(|grad D| - 1)^2 between real and generated images"),
+    }  # fmt: skip
