@@ -117,22 +117,24 @@ def weight_gradient(
     return _weight_gradient(x, g, stride, padding, kernel)
 
 
+# The values are those of these functions again, not of autodiff's: a gradient that is differentiated
+# once more passes back through them.
 conv.defvjp(
-    lambda x, w, s, p: (_conv(x, w, s, p), (x, w)),
+    lambda x, w, s, p: (conv(x, w, s, p), (x, w)),
     lambda s, p, res, g: (
         conv_adjoint(g, res[1], s, p, res[0].shape[1:3]),
         weight_gradient(res[0], g, s, p, res[1].shape[:2]),
     ),
 )
 conv_adjoint.defvjp(
-    lambda g, w, s, p, size: (_conv_adjoint(g, w, s, p, size), (g, w)),
+    lambda g, w, s, p, size: (conv_adjoint(g, w, s, p, size), (g, w)),
     lambda s, p, size, res, x: (
         conv(x, res[1], s, p),
         weight_gradient(x, res[0], s, p, res[1].shape[:2]),
     ),
 )
 weight_gradient.defvjp(
-    lambda x, g, s, p, kernel: (_weight_gradient(x, g, s, p, kernel), (x, g)),
+    lambda x, g, s, p, kernel: (weight_gradient(x, g, s, p, kernel), (x, g)),
     lambda s, p, kernel, res, w: (
         conv_adjoint(res[1], w, s, p, res[0].shape[1:3]),
         conv(res[0], w, s, p),
