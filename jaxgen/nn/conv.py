@@ -117,8 +117,8 @@ def weight_gradient(
     return _weight_gradient(x, g, stride, padding, kernel)
 
 
-# The values are those of these functions again, not of autodiff's: a gradient that is differentiated
-# once more passes back through them.
+# The values are made by these functions again: a gradient that is differentiated once more passes
+# back through them.
 conv.defvjp(
     lambda x, w, s, p: (conv(x, w, s, p), (x, w)),
     lambda s, p, res, g: (

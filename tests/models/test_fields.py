@@ -15,6 +15,7 @@ from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
+from jaxgen.models.adversarial.progan import ProGAN
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
@@ -56,9 +57,9 @@ IDLE = [
     (GAN, POINTS, {"filters": 8}, {}),
     *(
         (kind, spec, *fields)
-        for kind, spec in ((GAN, SPEC), (BiGAN, SPEC), (Pix2Pix, PAIRS))
+        for kind, spec in ((GAN, SPEC), (BiGAN, SPEC), (Pix2Pix, PAIRS), (ProGAN, SPEC))
         for fields in (
-            ({"penalty_every": 2}, {"r1": 1.0, "d_norm": "none"}),
+            ({"penalty_every": 2}, {"r1": 1.0, **({} if kind is ProGAN else {"d_norm": "none"})}),
             ({"label_smoothing": 0.1}, {"loss": "hinge"}),
             ({"noise_steps": 9}, {"instance_noise": 0.1}),
         )
@@ -66,6 +67,7 @@ IDLE = [
     *((kind, PAIRS, {"blocks": 3}, {"architecture": "resnet"}) for kind in TRANSLATORS),
     (CycleGAN, COLOURED, {"identity": 5.0}, {}),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
+    (ProGAN, SPEC, {"fade_steps": 9}, {"stage_steps": 0}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"masks": 2}),

@@ -112,6 +112,21 @@ def test_first_and_second_derivatives(which, size, kernel, stride):
             np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
 
 
+def test_a_gradient_of_a_gradient_has_the_quick_form_alone(form, request):
+    """Of a network with a curvature, through whose values the second one passes back."""
+    if "as on a CPU" not in request.node.name:
+        pytest.skip("autodiff chooses its own")
+    x, w = _integers(2, (2, 4, 4, 3), (3, 3, 3, 2))
+    pad = same_padding((4, 4), (3, 3), 1)
+
+    def penalty(w):
+        return (jax.grad(lambda x: jnp.tanh(conv(x, w, 1, pad)).sum())(x) ** 2).sum()
+
+    lowered = jax.jit(jax.grad(penalty)).lower(w).as_text()
+    found = [line for line in lowered.splitlines() if "stablehlo.convolution" in line]
+    assert len(found) >= 4 and all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in x for x in found)
+
+
 @pytest.mark.parametrize("size, kernel, stride", CASES)
 def test_conv_layer_equals_flax(size, kernel, stride):
     k = kernel[0]
