@@ -154,7 +154,7 @@ MODELS: dict[str, Preset] = {
     "progan": _on_digits(
         ProGAN(_DIGITS, r1=0.5, g_optimizer=_PROGAN_RATE, d_optimizer=_PROGAN_RATE), 3000,
         ProGAN(DataSpec(8, 8, 1, 5, num_classes=3), filters=2, latents=3, deviation_group=2,
-               stage_steps=2, fade_steps=2), 64,
+               stage_steps=3, fade=1.0), 64,
     ),
     "bigan": _on_digits(
         BiGAN(_DIGITS, r1=0.1, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 4000,

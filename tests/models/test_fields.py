@@ -67,7 +67,7 @@ IDLE = [
     *((kind, PAIRS, {"blocks": 3}, {"architecture": "resnet"}) for kind in TRANSLATORS),
     (CycleGAN, COLOURED, {"identity": 5.0}, {}),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
-    (ProGAN, SPEC, {"fade_steps": 9}, {"stage_steps": 0}),
+    (ProGAN, SPEC, {"fade": 0.2}, {"stage_steps": 0}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"masks": 2}),

@@ -46,14 +46,12 @@ class ProGAN(LatentGame):
     """Sizes that the players grow through, from the smallest on; 0 = all, up to that of x."""
     stage_steps: int = 1000
     """Steps of each stage before the next; 0 = no growing: all are there from the start."""
-    fade_steps: int = 500
-    """Steps over which a stage is faded in, at most those of a stage."""
+    fade: float = 0.5
+    """Share of a stage's steps over which it is faded in."""
 
-    clock: ClassVar = ("stage_steps", "fade_steps")
+    clock: ClassVar = ("stage_steps",)
     convolutional: ClassVar = True
-    only: ClassVar = {
-        "fade_steps": Only("without `stage_steps`", lambda game: game.stage_steps > 0)
-    }
+    only: ClassVar = {"fade": Only("without `stage_steps`", lambda game: game.stage_steps > 0)}
 
     def check(self) -> None:
         if self.spec.kind != "image":
@@ -72,13 +70,10 @@ class ProGAN(LatentGame):
                 "`deviation_group` must be 0, or at least 2: one example alone does not vary; got "
                 f"{self.deviation_group}"
             )
-        if min(self.stage_steps, self.fade_steps) < 0:
-            raise UserError("`stage_steps` and `fade_steps` must not be negative")
-        if self.fade_steps > self.stage_steps > 0:
-            raise UserError(
-                f"`fade_steps`={self.fade_steps} must be at most `stage_steps`={self.stage_steps}: "
-                "a stage is whole before the next one joins"
-            )
+        if self.stage_steps < 0:
+            raise UserError(f"`stage_steps` must not be negative; got {self.stage_steps}")
+        if not 0 <= self.fade <= 1:
+            raise UserError(f"`fade` must lie in [0, 1]; got {self.fade}")
 
     def _refuse_size(self) -> None:
         side = min(self.spec.height, self.spec.width)
@@ -145,10 +140,11 @@ class ProGAN(LatentGame):
     def alpha(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
         """How far the newest stage is faded in at that step: in its first a little, so that its
         optimizer begins with a gradient."""
-        if self.now == 1 or not (self.stage_steps and self.fade_steps):
+        if self.now == 1 or not self.stage_steps:
             return jnp.ones(())
         done = jnp.asarray(step) - (self.now - 1) * self.stage_steps + 1
-        return jnp.clip(done / self.fade_steps, 0.0, 1.0).astype(jnp.float32)
+        whole = max(1.0, self.fade * self.stage_steps)
+        return jnp.clip(done / whole, 0.0, 1.0).astype(jnp.float32)
 
     def clocked(self, state: GameState, step: int | Int[Array, ""]) -> GameState:
         """The state with alpha, which evaluation and sampling take from there."""

@@ -22,7 +22,7 @@ from jaxgen.spec import DataSpec
 SPEC = DataSpec(8, 8, 1, 5)
 ADAM = Optimizer("adam", 0.01, b1=0.0, b2=0.99)
 MODEL = ProGAN(
-    SPEC, filters=2, latents=3, deviation_group=2, stage_steps=40, fade_steps=4, r1=0.3,
+    SPEC, filters=2, latents=3, deviation_group=2, stage_steps=40, fade=0.1, r1=0.3,
     g_optimizer=ADAM, d_optimizer=ADAM,
 )  # fmt: skip
 BATCH = batch_of(8, SPEC)
@@ -52,7 +52,7 @@ def test_one_trace_a_stage(history):
     three = dataclasses.replace(MODEL, spec=DataSpec(28, 28, 1, 5))
     assert three.changes == (40, 80) and [three.at(s).stages for s in (0, 79, 80)] == [1, 2, 3]
     assert dataclasses.replace(three, stages=2).at(999).stages == 2
-    assert dataclasses.replace(MODEL, stage_steps=0, fade_steps=500).changes == ()
+    assert dataclasses.replace(MODEL, stage_steps=0, fade=0.5).changes == ()
 
 
 def test_what_has_not_joined_is_untouched(history):
@@ -91,7 +91,7 @@ def test_alpha_is_of_the_clock_and_in_the_state(history):
     for t, alpha in ((40, 1.0), (41, 0.25), (43, 0.75), (45, 1.0)):
         for variables in (states[t].g.variables, states[t].d.variables, states[t].ema):
             assert variables["fade"]["alpha"] == alpha
-    assert float(dataclasses.replace(MODEL, fade_steps=0).at(40).alpha(40)) == 1.0
+    assert float(dataclasses.replace(MODEL, fade=0.0).at(40).alpha(40)) == 1.0
 
 
 def test_samples_are_of_the_full_size_in_every_stage(history):
@@ -123,7 +123,7 @@ def test_d_sees_real_images_as_the_stage_has_them():
     ({"spec": DataSpec(1, 64, 1, 256, rate=4000)}, "x is sound"),
     ({"spec": DataSpec(1, 1, 2, 0, ranges=((-1, 1), (-1, 1)))}, "x is points"),
     ({"stages": 3}, r"`stages` must lie in 0..2, since x is doubled from 4x4 to 8x8; got 3"),
-    ({"fade_steps": 41}, "`fade_steps`=41 must be at most `stage_steps`=40"),
+    ({"fade": 1.1}, r"`fade` must lie in \[0, 1\]"),
     ({"deviation_group": 1}, "`deviation_group` must be 0, or at least 2"),
     ({"filters": 0}, "`filters` and `latents` must be at least 1"),
 ])  # fmt: skip
@@ -145,7 +145,7 @@ def test_resuming_changes_no_bit(seeds, tmp_path, monkeypatch):
     """From within a fade, from a stage's edge, and between."""
     monkeypatch.setattr(train, "finish_seeds", lambda *args: None)
     jax.config.update("jax_debug_key_reuse", False)
-    small = ["filters=2", "latents=3", "stage_steps=4", "fade_steps=4"]
+    small = ["filters=2", "latents=3", "stage_steps=4", "fade=1.0"]
     flags = [
         *("train", "--model=progan", "--batch_size=40", "--steps=8", "--devices=1", "--samples=50"),
         *("--log_every=2", "--eval_every=2", f"--seeds={seeds}"),
