@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
+from jaxgen.nn.equalized import minibatch_deviation
 from jaxgen.nn.layers import (
     ACTIVATIONS,
     Activation,
@@ -191,6 +192,8 @@ class MLPDiscriminator(nn.Module, kw_only=True):
     hidden: tuple[int, ...]
     norm: NormName = "batch"
     """BatchNorm after every layer but the first; spectral normalization of all."""
+    group: int = 0
+    """Examples, one after another, whose variation the last layer sees; 0 = none."""
     num_classes: int = 0
     train: bool = False
     """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
@@ -207,7 +210,11 @@ class MLPDiscriminator(nn.Module, kw_only=True):
             norm = "none" if self.norm == "batch" and i == 0 else self.norm
             h = weighed(nn.Dense(n, use_bias=norm != "batch"), norm, self.train)(h)
             h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
-        return h if features else weighed(nn.Dense(1), self.norm, self.train)(h)[:, 0]
+        if features:
+            return h
+        if self.group:
+            h = minibatch_deviation(h[:, None, None], self.group)[:, 0, 0]
+        return weighed(nn.Dense(1), self.norm, self.train)(h)[:, 0]
 
 
 class DCGANDiscriminator(nn.Module, kw_only=True):
@@ -219,6 +226,8 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
     norm: NormName = "batch"
     """BatchNorm after every convolution but the first, as in the paper; spectral normalization of
     all."""
+    group: int = 0
+    """Examples, one after another, whose variation the last layer sees; 0 = none."""
     num_classes: int = 0
     train: bool = False
     """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
@@ -236,6 +245,8 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
             conv = Conv(self.filters * 2**i, 4, 2, use_bias=norm != "batch", kernel_init=_INIT)
             h = weighed(conv, norm, self.train)(h)
             h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
+        if self.group and not features:
+            h = minibatch_deviation(h, self.group)
         h = h.reshape(len(h), -1)
         # A convolution that covers the whole remaining map is this matrix product.
         if features:

@@ -43,6 +43,14 @@ SMALL = {
         penalty_every=5,
         pack=2,
     ),
+    "gan, augmented": dataclasses.replace(
+        TINY["gan"],
+        d_norm="none",
+        augment="color,translation,cutout",
+        augment_target=0.6,
+        augment_steps=8,
+        deviation_group=2,
+    ),
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
 }
 

@@ -66,6 +66,14 @@ IDLE = [
     ),
     *((kind, PAIRS, {"blocks": 3}, {"architecture": "resnet"}) for kind in TRANSLATORS),
     (CycleGAN, COLOURED, {"identity": 5.0}, {}),
+    *(
+        (kind, SPEC, *fields)
+        for kind in (GAN, ProGAN)
+        for fields in (
+            ({"augment_target": 0.6}, {"augment": "translation"}),
+            ({"augment_steps": 9}, {"augment": "translation", "augment_target": 0.6}),
+        )
+    ),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
     (ProGAN, SPEC, {"fade": 0.2}, {"stage_steps": 0}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),

@@ -111,6 +111,19 @@ class Game(GameFields, Model[GameState], Watches):
         """The state before a step, with what follows from the clock alone."""
         return state
 
+    def altered(self, key: Key[Array, ""], x: PyTree, batch: Batch, d: Net) -> PyTree:
+        """What is shown, real or fake, as the discriminator is to see it in training."""
+        return x
+
+    def noted(self, real_logits: Array, d: Net) -> Metrics:
+        """What is measured of the discriminator's logits of what is real."""
+        return {}
+
+    def adapted(self, d: Net, metrics: Metrics) -> Net:
+        """The discriminator after an update, with what it has beside its parameters moved by that
+        update's metrics."""
+        return d
+
     def descended(
         self, optimizer: Optimizer, net: Net, grads: Params, others: Variables, step: int | Array
     ) -> Net:
@@ -187,7 +200,13 @@ class Game(GameFields, Model[GameState], Watches):
         grads, aux = loss(d.params, turn, d, shown, batch)
         grads, (metrics, changed) = mean_over(turn.axis_name, (grads, aux))
         metrics["d_grad_norm"] = optax.tree.norm(grads)
-        return self.descended(self.d_optimizer, d, grads, changed, turn.step), metrics
+        new = self.descended(self.d_optimizer, d, grads, changed, turn.step)
+        return self.adapted(new, metrics), metrics
+
+    def _seen(self, turn: Turn, key: Key[Array, ""], x: PyTree, batch: Batch, d: Net) -> PyTree:
+        """What is shown, real or fake, as D is given it."""
+        x = self.altered(key, x, batch, d)
+        return packed(noised(key, x, batch, turn.noise), self.pack)
 
     def _d_loss(
         self, params: Params, turn: Turn, d: Net, shown: Shown, batch: Batch
@@ -195,8 +214,8 @@ class Game(GameFields, Model[GameState], Watches):
         """D's loss on real and fake examples, with the R1 penalty: a scalar."""
         player = self._player(self.discriminator(True, turn.axis_name), d.having(params))
         see = lambda x: player(x, batch.get("label"))  # noqa: E731
-        real = packed(noised(turn.key_real, shown.real, batch, turn.noise), self.pack)
-        fake = packed(noised(turn.key_fake, shown.fake, batch, turn.noise), self.pack)
+        real = self._seen(turn, turn.key_real, shown.real, batch, d)
+        fake = self._seen(turn, turn.key_fake, shown.fake, batch, d)
         (real_logits, changed), (fake_logits, _) = see(real), see(fake)
         loss = smoothed(self.loss, self.label_smoothing)
         value = loss.real(real_logits).mean() + loss.fake(fake_logits).mean()
@@ -204,6 +223,7 @@ class Game(GameFields, Model[GameState], Watches):
             "d_loss": value,
             "d_real": jax.nn.sigmoid(real_logits).mean(),
             "d_fake": jax.nn.sigmoid(fake_logits).mean(),
+            **self.noted(real_logits, d),
         }
         judge = lambda x: see(x)[0]  # noqa: E731
         if self.r1 > 0:
@@ -233,10 +253,10 @@ class Game(GameFields, Model[GameState], Watches):
         """G's loss, as a function of what it shows: a scalar, of which the costs are a part."""
         player = self._player(self.discriminator(True, turn.axis_name), judge.variables)
         loss = ADVERSARIAL_LOSSES[self.loss]
-        fake = packed(noised(turn.key_fake, shown.fake, batch, turn.noise), self.pack)
+        fake = self._seen(turn, turn.key_fake, shown.fake, batch, judge)
         value = loss.generator(player(fake, batch.get("label"))[0]).mean()
         if self.encodes:
-            real = packed(noised(turn.key_real, shown.real, batch, turn.noise), self.pack)
+            real = self._seen(turn, turn.key_real, shown.real, batch, judge)
             value += loss.encoder(player(real, batch.get("label"))[0]).mean()
         return value + sum(shown.costs.values()), shown.costs
 

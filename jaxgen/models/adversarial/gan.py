@@ -12,8 +12,8 @@ from jaxgen.abilities import Embeds
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.model import Batch, without_label
+from jaxgen.models.adversarial.augmented import AugmentedGame
 from jaxgen.models.adversarial.base import Apply, GameState
-from jaxgen.models.adversarial.latent_game import LatentGame
 from jaxgen.models.adversarial.shown import Shown
 from jaxgen.nn.encoders import (
     DCGANDiscriminator,
@@ -27,7 +27,7 @@ from jaxgen.optim.net import Variables
 
 
 @dataclass(frozen=True)
-class GAN(LatentGame, Embeds):
+class GAN(AugmentedGame, Embeds):
     """Implicit density: a generator against a discriminator, two optimizers in one step."""
 
     architecture: Literal["auto", "dcgan", "mlp"] = "auto"
@@ -47,13 +47,18 @@ class GAN(LatentGame, Embeds):
     d_norm: NormName = "batch"
     """In the discriminator: BatchNorm after its first layer, spectral normalization of all its
     weights, or no normalization."""
+    deviation_group: int = 0
+    """Examples, one after another, whose variation D's last layer sees as one more feature (Karras
+    et al. 2018, arXiv:1710.10196, section 3), in evaluation as well; 0 = none."""
 
+    clock: ClassVar = ("augment_steps",)
     only: ClassVar = {
         "filters": Only("without `architecture`=dcgan", lambda gan: gan.convolutional),
         "hidden": Only("without `architecture`=mlp", lambda gan: not gan.convolutional),
     }
 
     def check(self) -> None:
+        self.check_augmentation()
         for penalty in ("r1", "slope_penalty"):
             if getattr(self, penalty) > 0 and self.d_norm == "batch":
                 raise UserError(
@@ -62,6 +67,11 @@ class GAN(LatentGame, Embeds):
                 )
         if min((self.filters, *self.hidden)) < 1:
             raise UserError("`filters` and `hidden` must be positive")
+        if self.deviation_group < 0 or self.deviation_group == 1:
+            raise UserError(
+                "`deviation_group` must be 0, or at least 2: one example alone does not vary; got "
+                f"{self.deviation_group}"
+            )
         if self.latents < 1:
             raise UserError(f"`latents` must be at least 1; got {self.latents}")
         if self.architecture == "dcgan" and not self._can_halve:
@@ -97,7 +107,7 @@ class GAN(LatentGame, Embeds):
     def discriminator(self, train: bool, axis_name: str | None = None) -> nn.Module:
         same: dict[str, Any] = {
             "norm": self.d_norm, "num_classes": self.spec.num_classes,
-            "train": train, "axis_name": axis_name,
+            "group": self.deviation_group, "train": train, "axis_name": axis_name,
         }  # fmt: skip
         if self.convolutional:
             return DCGANDiscriminator(filters=self.filters, **same)
@@ -105,7 +115,8 @@ class GAN(LatentGame, Embeds):
 
     def init(self, key: Key[Array, ""], batch: Batch) -> GameState:
         x, label = self.spec.to_float(batch["x"]), batch.get("label")
-        return self.first_state(key, batch, (jnp.zeros((len(x), self.latents)), label), x)
+        state = self.first_state(key, batch, (jnp.zeros((len(x), self.latents)), label), x)
+        return self.with_strength(state)
 
     def show(self, key: Key[Array, ""], g: Apply, batch: Batch) -> tuple[Shown, Variables]:
         fake, changed = g(self.draws(key, batch), batch.get("label"))

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.model import Batch
+from jaxgen.models.adversarial.augmented import AugmentedGame
 from jaxgen.models.adversarial.base import Apply, GameState
-from jaxgen.models.adversarial.latent_game import LatentGame
 from jaxgen.models.adversarial.shown import Shown
 from jaxgen.nn.progressive import (
     ProgressiveDiscriminator,
@@ -28,7 +28,7 @@ from jaxgen.optim.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
-class ProGAN(LatentGame):
+class ProGAN(AugmentedGame):
     """A game that begins at 4x4 pixels, and doubles the size stage by stage.
 
     Both players have the arrays of all sizes from the start; those of a size join the training with
@@ -49,11 +49,12 @@ class ProGAN(LatentGame):
     fade: float = 0.5
     """Share of a stage's steps over which it is faded in."""
 
-    clock: ClassVar = ("stage_steps",)
+    clock: ClassVar = ("stage_steps", "augment_steps")
     convolutional: ClassVar = True
     only: ClassVar = {"fade": Only("without `stage_steps`", lambda game: game.stage_steps > 0)}
 
     def check(self) -> None:
+        self.check_augmentation()
         if self.spec.kind != "image":
             raise UserError(f"images grow, and x is {self.spec.kind}: choose another model")
         if not self.sizes:
@@ -135,7 +136,7 @@ class ProGAN(LatentGame):
         z = jnp.zeros((len(x), self.latents))
         state = self.first_state(key, batch, (z, label), x)
         g, d = apart(self.g_optimizer, state.g), apart(self.d_optimizer, state.d)
-        return GameState(g, d, state.ema)
+        return self.with_strength(GameState(g, d, state.ema))
 
     def alpha(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
         """How far the newest stage is faded in at that step: in its first a little, so that its

@@ -1,0 +1,105 @@
+"""Augmentations against loops over pixels, and what holds for all of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.model import example_keys
+from jaxgen.nn.augment import AUGMENTATIONS, augmented
+
+NAMES = tuple(AUGMENTATIONS)
+
+
+def keys_of(num):
+    return example_keys(jax.random.key(3), jnp.arange(num))
+
+
+def images(channels, num=16, size=(8, 12)):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.uniform(-1, 1, (num, *size, channels)), jnp.float32)
+
+
+def naive_translation(key, x):
+    h, w, _ = x.shape
+    keys = jax.random.split(key)
+    most = zip(keys, (1, 2), strict=True)
+    down, right = (int(jax.random.randint(k, (), -m, m + 1)) for k, m in most)
+    y = np.zeros_like(x)
+    for i in range(h):
+        for j in range(w):
+            if 0 <= i - down < h and 0 <= j - right < w:
+                y[i, j] = x[i - down, j - right]
+    return y
+
+
+def naive_cutout(key, x):
+    h, w, _ = x.shape
+    ky, kx = jax.random.split(key)
+    row, column = (
+        int(jax.random.randint(ky, (), 0, h + 1)),
+        int(jax.random.randint(kx, (), 0, w + 1)),
+    )
+    y = x.copy()
+    y[
+        max(0, row - h // 4) : max(0, row + h // 4),
+        max(0, column - w // 4) : max(0, column + w // 4),
+    ] = 0
+    return y
+
+
+def naive_color(key, x):
+    b, s, c = (float(jax.random.uniform(k)) for k in jax.random.split(key, 3))
+    y = x.astype(np.float64) + b - 0.5
+    if x.shape[-1] == 3:
+        grey = y.mean(-1, keepdims=True)
+        y = grey + 2 * s * (y - grey)
+    return y.mean() + (0.5 + c) * (y - y.mean())
+
+
+NAIVE = {"translation": naive_translation, "cutout": naive_cutout, "color": naive_color}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_the_loops(name, channels):
+    x, keys = images(channels), keys_of(16)
+    found = jax.jit(jax.vmap(AUGMENTATIONS[name]))(keys_of(16), x)
+    expected = [NAIVE[name](key, np.asarray(one)) for key, one in zip(keys, x, strict=True)]
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5 if name == "color" else 0)
+    assert len({one.tobytes() for one in np.asarray(found - x)}) > 8  # each by its own key
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_without_strength_nothing_changes_and_half_of_it_is_of_half_the_images(channels):
+    x = images(channels, 2000, (4, 4))
+    run = jax.jit(lambda names, p: augmented(keys_of(2000), x, names, p), static_argnums=0)
+    np.testing.assert_array_equal(run(NAMES, 0.0), x)
+    changed = lambda p: float((run(("color",), p) != x).any((1, 2, 3)).mean())  # noqa: E731
+    assert changed(1.0) == 1.0
+    assert abs(changed(0.5) - 0.5) < 5 * (0.25 / 2000) ** 0.5
+    # Several are each decided alone: all four pairs of choices occur.
+    untouched = float((run(("color", "color"), 0.5) == x).all((1, 2, 3)).mean())
+    assert abs(untouched - 0.25) < 5 * (0.1875 / 2000) ** 0.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gradient_is_exact(channels):
+    """All are affine in x, so that a finite difference is a derivative: it and the gradient are one
+    bilinear form."""
+    x, v, g = images(channels), images(channels)[::-1], images(channels)[:, ::-1]
+
+    def f(x):
+        return augmented(keys_of(16), x, NAMES, 0.7)
+
+    y, pull = jax.vjp(f, x)
+    np.testing.assert_allclose(
+        (g * (f(x + v) - y)).sum((1, 2, 3)), (v * pull(g)[0]).sum((1, 2, 3)), atol=1e-4
+    )
+
+
+def test_an_image_s_noise_is_of_its_key_alone():
+    x = images(3)
+    whole = augmented(keys_of(16), x, NAMES)
+    part = augmented(keys_of(16)[5:9], x[5:9], NAMES)
+    np.testing.assert_allclose(part, whole[5:9], atol=1e-6)
