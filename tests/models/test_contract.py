@@ -48,7 +48,7 @@ SMALL = {
         d_norm="none",
         augment="color,translation,cutout",
         augment_target=0.6,
-        augment_steps=8,
+        augment_move=0.5,
         deviation_group=2,
     ),
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),

@@ -71,7 +71,7 @@ IDLE = [
         for kind in (GAN, ProGAN)
         for fields in (
             ({"augment_target": 0.6}, {"augment": "translation"}),
-            ({"augment_steps": 9}, {"augment": "translation", "augment_target": 0.6}),
+            ({"augment_move": 0.1}, {"augment": "translation", "augment_target": 0.6}),
         )
     ),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),

@@ -36,12 +36,12 @@ class AugmentedGame(LatentGame):
     augment_target: float = 0.0
     """Adaptive strength: above this mean sign of D's logits of real images, more of them are
     augmented, below it fewer (0.6 in the paper); 0 = all of them always."""
-    augment_steps: int = 2000
-    """Updates of D in which the adaptive strength goes from 0 to 1, or back, at most."""
+    augment_move: float = 0.002
+    """How far the adaptive strength, 0 to 1, moves after every fourth update of D."""
 
     only: ClassVar = {
         "augment_target": Only("without `augment`", lambda game: game.augment != "none"),
-        "augment_steps": Only("without `augment_target`", lambda game: game.augment_target > 0),
+        "augment_move": Only("without `augment_target`", lambda game: game.augment_target > 0),
     }
     metrics: ClassVar = {
         **GameFields.metrics,
@@ -63,8 +63,8 @@ class AugmentedGame(LatentGame):
                 f"`augment_target` reads the sign of D's logits, which of `loss`={self.loss} does "
                 f"not tell real from fake: choose `loss`={', '.join(SIGNED[:-1])} or {SIGNED[-1]}"
             )
-        if self.augment_steps < 1:
-            raise UserError(f"`augment_steps` must be at least 1; got {self.augment_steps}")
+        if not 0 < self.augment_move <= 1:
+            raise UserError(f"`augment_move` must lie in (0, 1]; got {self.augment_move}")
 
     def with_strength(self, state: GameState) -> GameState:
         """The first state with the strength, beside D's arrays, where that is adaptive."""
@@ -91,12 +91,12 @@ class AugmentedGame(LatentGame):
 
     def adapted(self, d: Net, metrics: Metrics) -> Net:
         """D with the strength that its updates since the last move call for: p += sign(mean sign of
-        D(x) - target) EVERY / augment_steps, within 0..1 (section 3.1)."""
+        D(x) - target) times `augment_move`, within 0..1 (section 3.1)."""
         if not self.augment_target:
             return d
         own = d.variables["augment"]
         signs, count = own["signs"] + metrics["d_sign"], own["count"] + 1.0
-        by = jnp.sign(signs / count - self.augment_target) * (EVERY / self.augment_steps)
+        by = jnp.sign(signs / count - self.augment_target) * self.augment_move
         moves = count >= EVERY
         new = {
             "strength": jnp.where(moves, jnp.clip(own["strength"] + by, 0.0, 1.0), own["strength"]),

@@ -51,7 +51,6 @@ class GAN(AugmentedGame, Embeds):
     """Examples, one after another, whose variation D's last layer sees as one more feature (Karras
     et al. 2018, arXiv:1710.10196, section 3), in evaluation as well; 0 = none."""
 
-    clock: ClassVar = ("augment_steps",)
     only: ClassVar = {
         "filters": Only("without `architecture`=dcgan", lambda gan: gan.convolutional),
         "hidden": Only("without `architecture`=mlp", lambda gan: not gan.convolutional),

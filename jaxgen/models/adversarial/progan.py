@@ -49,7 +49,7 @@ class ProGAN(AugmentedGame):
     fade: float = 0.5
     """Share of a stage's steps over which it is faded in."""
 
-    clock: ClassVar = ("stage_steps", "augment_steps")
+    clock: ClassVar = ("stage_steps",)
     convolutional: ClassVar = True
     only: ClassVar = {"fade": Only("without `stage_steps`", lambda game: game.stage_steps > 0)}
 

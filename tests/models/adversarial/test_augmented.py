@@ -23,7 +23,7 @@ PLAIN = GAN(
     g_optimizer=SGD, d_optimizer=SGD,
 )  # fmt: skip
 ALWAYS = dataclasses.replace(PLAIN, augment="color,translation,cutout")
-ADAPTIVE = dataclasses.replace(ALWAYS, augment_target=0.6, augment_steps=20)
+ADAPTIVE = dataclasses.replace(ALWAYS, augment_target=0.6, augment_move=0.2)
 NAMES = ("color", "translation", "cutout")
 
 
@@ -71,7 +71,7 @@ def test_the_state_is_as_it_was_where_the_strength_is_not_adaptive():
 
 
 def test_the_strength_moves_as_the_formula_says():
-    """p += sign(mean sign - target) 4/20 after every four updates, within 0..1."""
+    """p += sign(mean sign - target) / 5 after every four updates, within 0..1."""
     state = ADAPTIVE.init(jax.random.key(0), batch_of(6, SPEC))
     signs = np.random.default_rng(0).uniform(0.2, 1.0, 80).astype(np.float32)
     signs[:28], p, d = 1.0, 0.0, state.d
@@ -80,7 +80,7 @@ def test_the_strength_moves_as_the_formula_says():
         d = ADAPTIVE.adapted(d, {"d_sign": jnp.float32(sign)})
         if t % EVERY == EVERY - 1:
             mean = signs[t - EVERY + 1 : t + 1].mean()
-            p = min(1.0, max(0.0, p + np.sign(mean - 0.6) * EVERY / 20))
+            p = min(1.0, max(0.0, p + np.sign(mean - 0.6) * 0.2))
         np.testing.assert_allclose(d.variables["augment"]["strength"], p, atol=1e-6)
         seen.append(p)
     assert max(seen) == 1.0 and len(set(np.diff(seen).round(3))) == 3  # up, down, neither
@@ -128,7 +128,7 @@ def test_the_variation_within_groups_is_one_more_feature():
      "`augment`=color,translation,cutout is of images, and x is points"),
     ({"augment_target": 1.0}, r"`augment_target` must lie in \[0, 1\)"),
     ({"augment_target": 0.6, "loss": "wasserstein"}, "reads the sign of D's logits"),
-    ({"augment_target": 0.6, "augment_steps": 0}, "`augment_steps` must be at least 1"),
+    ({"augment_target": 0.6, "augment_move": 0.0}, r"`augment_move` must lie in \(0, 1\]"),
     ({"deviation_group": 1}, "`deviation_group` must be 0, or at least 2"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(fields, told):
