@@ -84,7 +84,7 @@ class Pix2Pix(Translation[GameState], Game):
         x, source = self.pair(batch)
         label = batch.get("label")
         g = create(self.generator(train=False), self.g_optimizer, key_g, source, label)
-        one = jax.tree.map(lambda a: a[:1].repeat(self.pack, 0), self._seen(x, source))
+        one = jax.tree.map(lambda a: a[:1].repeat(self.pack, 0), self._judged(x, source))
         first = None if label is None else label[:1]
         seen = packed(one, self.pack)
         d = create(self.discriminator(train=False), self.d_optimizer, key_d, seen, first)
@@ -95,9 +95,9 @@ class Pix2Pix(Translation[GameState], Game):
         fake, changed = g(source, batch.get("label"), self.keys(key, batch["index"]))
         error = absolute(x, fake)
         costs = {"l1_loss": self.l1 * error.mean()}
-        return Shown(self._seen(x, source), self._seen(fake, source), costs, {"l1": error}), changed
+        return Shown(self._judged(x, source), self._judged(fake, source), costs, {"l1": error}), changed
 
-    def _seen(self, x: Array, source: Array) -> tuple[Array, Array]:
+    def _judged(self, x: Array, source: Array) -> tuple[Array, Array]:
         """What D sees: x, and its source at the size of x."""
         return x, resized(source, self.spec.shape[:2])
 
