@@ -106,6 +106,14 @@ def test_dropout_is_noise_of_a_translation(kind, random_state):
         model.translate(jax.random.key(0), state, source, way="back")
 
 
+def test_the_last_activation_follows_the_data():
+    real = dataclasses.replace(SPEC, levels=0)
+    for spec, asked, output in (
+        (SPEC, "auto", "tanh"), (real, "auto", "linear"), (SPEC, "linear", "linear"),
+    ):  # fmt: skip
+        assert Pix2PixL1(spec, **SIZES, output=asked).network().output == output
+
+
 def test_what_cannot_be_is_told():
     for fields, told in (
         ({"l1": -1.0}, "`l1` must not be negative"),
