@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 QUICK = {
     "train_step": ["--cases", "vae 784-400-20"],
+    "bounds": [],
     "sampling": [],
     "scaling": ["--devices=2", "--processes=1"],
     "data": [],
@@ -68,8 +69,10 @@ def test_help(name: str) -> None:
 @pytest.mark.slow
 def test_all_of_them_in_one_command(tmp_path: Path) -> None:
     before = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    import run
+
     printed = bench("benchmarks/run.py", "--quick", f"--out={tmp_path}")
-    for name in QUICK:
+    for name in run.BENCHMARKS:
         check(name, tmp_path, printed)
     assert "| task | ours |" in printed
     assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == before
