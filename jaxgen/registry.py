@@ -12,6 +12,7 @@ from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.adversarial.progan import ProGAN
+from jaxgen.models.adversarial.stylegan2 import StyleGAN2
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
@@ -58,6 +59,7 @@ _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
 _PROGAN_RATE = Optimizer(learning_rate=3e-3, b1=0.0, b2=0.99)
+_STYLE_RATE = Optimizer(learning_rate=2e-3, b1=0.0, b2=0.99)
 _WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
 _FALLING_RATE = Optimizer(
     learning_rate=1e-3, b1=0.5, decay="linear", constant_steps=750, decay_steps=750
@@ -206,6 +208,12 @@ MODELS: dict[str, Preset] = {
                  d_optimizer=dataclasses.replace(_FALLING_RATE, learning_rate=2e-3)),
         DataConfig(pairing="invert", unpaired=True), TrainConfig(steps=1500, batch_size=50),
         CycleGAN(_TINY_DOMAINS, filters=2, halvings=1, pool=12, d_filters=2, d_halvings=1),
+    ),
+    "stylegan2": _on_digits(
+        StyleGAN2(_DIGITS, r1=0.1, penalty_every=4, path_length=2.0, g_optimizer=_STYLE_RATE,
+                  d_optimizer=_STYLE_RATE), 2000,
+        StyleGAN2(DataSpec(8, 8, 1, 5, num_classes=3), latents=3, styles=4, mapping=1, filters=2,
+                  deviation_group=2, r1=0.5, path_length=0.5), 64,
     ),
 }  # fmt: skip
 

@@ -1,10 +1,10 @@
-"""Penalties on discriminators, per example."""
+"""Penalties on discriminators and generators, per example, and when they are computed."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 
 def squared_slope(
@@ -43,3 +43,25 @@ def gradient_penalty(
     square = squared_slope(discriminator, jax.tree.map(between, real, fake))
     # The root has no slope at 0: a critic that is flat there is pushed by nothing, not by NaN.
     return (jnp.sqrt(jnp.maximum(square, 1e-12)) - 1.0) ** 2
+
+
+def path_lengths(
+    generator: Callable[[Float[Array, "b w"]], Float[Array, " b *s"]],
+    w: Float[Array, "b w"],
+    direction: Float[Array, " b *s"],
+) -> Float[Array, " b"]:
+    """|J_w^T y| per example: how far G(w) moves along y, of the shape of data, with w (Karras et
+    al. 2020, arXiv:1912.04958, equation 4). The generator treats examples apart."""
+    moved = jax.grad(lambda w: jnp.sum(generator(w) * direction))(w)
+    # The root has no slope at 0: what does not depend on w is pushed by nothing, not by NaN.
+    return jnp.sqrt(jnp.maximum(jnp.sum(moved**2, -1), 1e-12))
+
+
+def lazily(
+    step: int | Int[Array, ""], every: int, compute: Callable[[], PyTree], otherwise: PyTree
+) -> PyTree:
+    """What is computed in the steps that `every` divides, and in the others, which do not compute
+    it, what stands for it: several seeds at once neither, since they share the clock."""
+    if every == 1:
+        return compute()
+    return jax.lax.cond(jnp.asarray(step) % every == 0, compute, lambda: otherwise)

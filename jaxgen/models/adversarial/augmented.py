@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Key, PyTree
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.model import Batch, Metric, Metrics, example_keys
-from jaxgen.models.adversarial.base import GameState
 from jaxgen.models.adversarial.game_fields import GameFields
 from jaxgen.models.adversarial.latent_game import LatentGame
+from jaxgen.models.adversarial.state import GameState
 from jaxgen.nn.augment import augmented
 from jaxgen.optim.net import Net
 

@@ -3,10 +3,9 @@
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,10 +16,11 @@ from jaxgen.abilities import Watches
 from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, smoothed
-from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1
+from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1, lazily
 from jaxgen.model import Batch, Metrics, Model, example_keys
 from jaxgen.models.adversarial.game_fields import GameFields
 from jaxgen.models.adversarial.shown import Shown, noised, packed, variety
+from jaxgen.models.adversarial.state import Apply, GameState, Turn
 from jaxgen.models.adversarial.trouble import trouble
 from jaxgen.optim.net import Net, Params, Variables, apply_in, average, descend
 from jaxgen.optim.optimizer import Optimizer
@@ -28,31 +28,6 @@ from jaxgen.optim.update import mean_over
 
 NOT_PARAMS = DenyList("params")
 """The collections that a training pass may change."""
-
-
-@flax.struct.dataclass
-class GameState:
-    """The two players, and the generator's average, which is used."""
-
-    g: Net
-    d: Net
-    ema: Variables
-    """Moving average of every collection of the generator."""
-
-
-class Turn(NamedTuple):
-    """What the updates of one train step share."""
-
-    step: int | Int[Array, ""]
-    key_real: Key[Array, ""]
-    key_fake: Key[Array, ""]
-    noise: float | Float[Array, ""] | None
-    """Standard deviation of the instance noise, if there is any."""
-    axis_name: str | None
-
-
-Apply = Callable[..., tuple[Any, Variables]]
-"""A player with its arrays: (inputs) -> (outputs, the collections that the pass changed)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +50,13 @@ class Game(GameFields, Model[GameState], Watches):
     def show(self, key: Key[Array, ""], g: Apply, batch: Batch) -> tuple[Shown, Variables]:
         """Runs the generator `g` on a batch, with noise from (key, index): what the discriminator
         sees, and the generator's collections that changed."""
+
+    def demands(
+        self, key: Key[Array, ""], g: Apply, batch: Batch, step: int | Int[Array, ""]
+    ) -> tuple[dict[str, Array], Variables]:
+        """Losses of the generator that no discriminator judges, by the names of their metrics, at
+        that step: scalars, and the generator's collections that they change."""
+        return {}, {}
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -178,7 +160,14 @@ class Game(GameFields, Model[GameState], Watches):
         d = state.d
         for part in earlier:
             d, _ = self._update_d(turn, d, show(state.g.params, part)[0], part)
-        shown, pull_back, changed = jax.vjp(lambda g: show(g, last), state.g.params, has_aux=True)
+
+        def show_last(g: Params) -> tuple[Shown, Variables]:
+            shown, changed = show(g, last)
+            player = self._player(self.generator(True, axis_name), state.g.having(g))
+            costs, more = self.demands(key_z, player, last, step)
+            return shown._replace(costs={**shown.costs, **costs}), {**changed, **more}
+
+        shown, pull_back, changed = jax.vjp(show_last, state.g.params, has_aux=True)
         new_d, metrics = self._update_d(turn, d, shown, last)
         judge = new_d if self.updates == "alternating" else d
         (loss, costs), towards_real = jax.value_and_grad(self._g_loss, has_aux=True)(
@@ -240,12 +229,10 @@ class Game(GameFields, Model[GameState], Watches):
         return value, (metrics, changed)
 
     def _now_and_then(self, turn: Turn, penalty: Callable[[], Array]) -> Array:
-        """A penalty, times `penalty_every` in the steps that have it, and 0 in the others, which do
-        not compute it, several seeds at once neither, since they share the clock."""
-        if self.penalty_every == 1:
-            return penalty()
-        has = jnp.asarray(turn.step) % self.penalty_every == 0
-        return jax.lax.cond(has, lambda: self.penalty_every * penalty(), lambda: jnp.float32(0.0))
+        """A penalty, times `penalty_every` in the steps that have it, and 0 in the others."""
+        every = self.penalty_every
+        often = lambda: every * penalty()  # noqa: E731
+        return lazily(turn.step, every, penalty if every == 1 else often, jnp.float32(0.0))
 
     def _g_loss(
         self, shown: Shown, turn: Turn, judge: Net, batch: Batch
@@ -263,8 +250,9 @@ class Game(GameFields, Model[GameState], Watches):
     def _player(self, network: nn.Module, variables: Variables) -> Apply:
         """The network in training."""
 
-        def apply(*inputs: Any) -> tuple[Any, Variables]:
-            return apply_in(self.precision, network, variables, *inputs, mutable=NOT_PARAMS)
+        def apply(*inputs: Any, **named: Any) -> tuple[Any, Variables]:
+            kept = {**named, "mutable": NOT_PARAMS}
+            return apply_in(self.precision, network, variables, *inputs, **kept)
 
         return apply
 
@@ -288,9 +276,8 @@ class Game(GameFields, Model[GameState], Watches):
         def prob(x: PyTree) -> Float[Array, " b"]:
             num = len(batch["index"])
             full = jnp.arange(-(-num // self.multiple) * self.multiple) % num
-            together = packed(jax.tree.map(lambda a: a[full], x), self.pack)
-            label = batch["label"][full] if "label" in batch else None
-            logits: Any = discriminator.apply(state.d.variables, together, label)
+            x, label = jax.tree.map(lambda a: a[full], (x, batch.get("label")))
+            logits: Any = discriminator.apply(state.d.variables, packed(x, self.pack), label)
             each = jax.nn.sigmoid(logits).reshape(len(logits), -1).mean(1)
             return each.repeat(self.pack)[:num]
 

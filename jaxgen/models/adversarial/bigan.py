@@ -14,9 +14,9 @@ from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.model import Batch, without_label
-from jaxgen.models.adversarial.base import Apply, GameState
 from jaxgen.models.adversarial.latent_game import LatentGame
 from jaxgen.models.adversarial.shown import Shown
+from jaxgen.models.adversarial.state import Apply, GameState
 from jaxgen.nn.encoders import Decoder, Encoder, with_label
 from jaxgen.nn.norm import NormName, weighed
 from jaxgen.optim.net import Variables

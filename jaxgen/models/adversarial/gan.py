@@ -13,8 +13,8 @@ from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.model import Batch, without_label
 from jaxgen.models.adversarial.augmented import AugmentedGame
-from jaxgen.models.adversarial.base import Apply, GameState
 from jaxgen.models.adversarial.shown import Shown
+from jaxgen.models.adversarial.state import Apply, GameState
 from jaxgen.nn.encoders import (
     DCGANDiscriminator,
     DCGANGenerator,

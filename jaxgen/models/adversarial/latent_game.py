@@ -10,20 +10,15 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from jaxgen.abilities import Generates
 from jaxgen.distributions.normal import normal_like
 from jaxgen.model import Batch, Request, labels_or_all
-from jaxgen.models.adversarial.base import Game, GameState
+from jaxgen.models.adversarial.base import Game
 from jaxgen.models.adversarial.shown import packed
+from jaxgen.models.adversarial.state import GameState
 from jaxgen.optim.net import Variables, create
 
 
 @dataclass(frozen=True)
-class LatentGame(Game, Generates):
-    """A game whose generator maps latents of a standard normal prior, and labels, to data."""
-
-    @abstractmethod
-    def generated(
-        self, variables: Variables, z: Float[Array, "b z"], label: Int[Array, " b"] | None
-    ) -> Float[Array, "b h w c"]:
-        """G(z), with given statistics: it does not depend on the others in its batch."""
+class PriorGame(Game, Generates):
+    """A game whose generator takes latents of a standard normal prior."""
 
     def draws(self, key: Key[Array, ""], batch: Batch) -> Float[Array, "b z"]:
         """Latents of the prior for the examples of a batch."""
@@ -38,6 +33,34 @@ class LatentGame(Game, Generates):
         start: int | Int[Array, ""] = 0,
     ) -> Float[Array, "num z"]:
         return normal_like(key, start + jnp.arange(num), (sum(self.groups),))
+
+    def first_state(
+        self, key: Key[Array, ""], batch: Batch, given: tuple, shown: Array | tuple[Array, ...]
+    ) -> GameState:
+        """The state before the first step, of players that take `given` and, of one example, see
+        `shown`."""
+        key_g, key_d = jax.random.split(key)
+        label = batch.get("label")
+        g = create(self.generator(train=False), self.g_optimizer, key_g, *given)
+        # As many examples as D judges together.
+        seen = packed(jax.tree.map(lambda x: jnp.repeat(x[:1], self.multiple, 0), shown), self.pack)
+        first = None if label is None else jnp.repeat(label[:1], self.multiple)
+        d = create(self.discriminator(train=False), self.d_optimizer, key_d, seen, first)
+        return GameState(g, d, jax.tree.map(jnp.copy, g.variables))
+
+    def facts(self) -> dict[str, str]:
+        return {"latents": f"{sum(self.groups)} standard normal"}
+
+
+@dataclass(frozen=True)
+class LatentGame(PriorGame):
+    """A game whose generator maps latents, and labels, to data, and draws nothing else."""
+
+    @abstractmethod
+    def generated(
+        self, variables: Variables, z: Float[Array, "b z"], label: Int[Array, " b"] | None
+    ) -> Float[Array, "b h w c"]:
+        """G(z), with given statistics: it does not depend on the others in its batch."""
 
     def decode(
         self,
@@ -59,20 +82,3 @@ class LatentGame(Game, Generates):
         label, temperature, start = request
         z = temperature * self.draw_latents(key, state, num, label, start)
         return self.spec.from_float(self.decode(key, state, z, label, start))
-
-    def first_state(
-        self, key: Key[Array, ""], batch: Batch, given: tuple, shown: Array | tuple[Array, ...]
-    ) -> GameState:
-        """The state before the first step, of players that take `given` and, of one example, see
-        `shown`."""
-        key_g, key_d = jax.random.split(key)
-        label = batch.get("label")
-        g = create(self.generator(train=False), self.g_optimizer, key_g, *given)
-        # As many examples as D judges together.
-        seen = packed(jax.tree.map(lambda x: jnp.repeat(x[:1], self.multiple, 0), shown), self.pack)
-        first = None if label is None else jnp.repeat(label[:1], self.multiple)
-        d = create(self.discriminator(train=False), self.d_optimizer, key_d, seen, first)
-        return GameState(g, d, jax.tree.map(jnp.copy, g.variables))
-
-    def facts(self) -> dict[str, str]:
-        return {"latents": f"{sum(self.groups)} standard normal"}

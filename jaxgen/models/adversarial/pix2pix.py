@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge, refuse_idle
 from jaxgen.model import Batch, Metric, Metrics
-from jaxgen.models.adversarial.base import Apply, Game, GameState
+from jaxgen.models.adversarial.base import Game
 from jaxgen.models.adversarial.shown import Shown, packed
+from jaxgen.models.adversarial.state import Apply, GameState
 from jaxgen.models.adversarial.translation import L1, Translation, absolute, copied
 from jaxgen.nn.translation import PatchDiscriminator, patch, resized
 from jaxgen.optim.net import (
@@ -95,7 +96,9 @@ class Pix2Pix(Translation[GameState], Game):
         fake, changed = g(source, batch.get("label"), self.keys(key, batch["index"]))
         error = absolute(x, fake)
         costs = {"l1_loss": self.l1 * error.mean()}
-        return Shown(self._judged(x, source), self._judged(fake, source), costs, {"l1": error}), changed
+        return Shown(
+            self._judged(x, source), self._judged(fake, source), costs, {"l1": error}
+        ), changed
 
     def _judged(self, x: Array, source: Array) -> tuple[Array, Array]:
         """What D sees: x, and its source at the size of x."""

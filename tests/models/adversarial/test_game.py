@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tiny import some
 
-from jaxgen.models.adversarial.base import Game, GameState
+from jaxgen.models.adversarial.base import Game
 from jaxgen.models.adversarial.shown import Shown
+from jaxgen.models.adversarial.state import GameState
 from jaxgen.optim.net import create
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.spec import DataSpec
