@@ -8,6 +8,7 @@ from jaxgen.cli.features import Features, Probe
 from jaxgen.cli.interpolate import Interpolate
 from jaxgen.cli.latents import Attribute, Manifold, Traverse
 from jaxgen.cli.outliers import Outliers
+from jaxgen.cli.project import Project
 from jaxgen.cli.reconstruct import Reconstruct
 from jaxgen.cli.sample import Sample
 from jaxgen.cli.translate import Translate
@@ -20,6 +21,7 @@ COMMANDS: dict[str, type[Command]] = {
     "interpolate": Interpolate,
     "complete": Complete,
     "reconstruct": Reconstruct,
+    "project": Project,
     "traverse": Traverse,
     "manifold": Manifold,
     "attribute": Attribute,

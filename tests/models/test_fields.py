@@ -16,6 +16,7 @@ from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.adversarial.progan import ProGAN
+from jaxgen.models.adversarial.stylegan2 import StyleGAN2
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 from jaxgen.models.autoregressive.made import MADE
 from jaxgen.models.autoregressive.nade import NADE
@@ -74,6 +75,11 @@ IDLE = [
             ({"augment_move": 0.1}, {"augment": "translation", "augment_target": 0.6}),
         )
     ),
+    (StyleGAN2, SPEC, {"penalty_every": 2}, {"r1": 1.0}),
+    (StyleGAN2, SPEC, {"label_smoothing": 0.1}, {"loss": "hinge"}),
+    (StyleGAN2, SPEC, {"noise_steps": 9}, {"instance_noise": 0.1}),
+    (StyleGAN2, SPEC, {"path_every": 2}, {"path_length": 1.0}),
+    (StyleGAN2, DataSpec(7, 7), {"upsample": "nearest"}, {}),
     (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
     (ProGAN, SPEC, {"fade": 0.2}, {"stage_steps": 0}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
