@@ -1,7 +1,6 @@
 """Convolution, its adjoints and the layers on them: against plain XLA, Flax and loops."""
 
 import itertools
-import re
 
 import flax.linen as nn
 import jax

@@ -236,7 +236,8 @@ def test_what_cannot_be_is_refused():
             StyleGAN2(spec)
     for fields, told in [
         ({"styles": 0}, "`styles`"), ({"mixing": 1.5}, "`mixing` must lie in"),
-        ({"path_length": -1.0}, "`path_length` must not be negative"), ({"deviation_group": 1}, "`deviation_group`"),
+        ({"path_length": -1.0}, "`path_length` must not be negative"),
+        ({"deviation_group": 1}, "`deviation_group`"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=told):
             model_of(**fields)
