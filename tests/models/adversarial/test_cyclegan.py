@@ -140,7 +140,8 @@ def naive(model, state, batch, shown):
 
 
 @pytest.mark.parametrize(("spec", "fields"), [
-    (COLOURED, {"pool": 0}), (GREY, {"identity": 5.0, "architecture": "resnet", "blocks": 1}),
+    pytest.param(COLOURED, {"pool": 0}, marks=pytest.mark.slow),
+    (GREY, {"identity": 5.0, "architecture": "resnet", "blocks": 1}),
 ])  # fmt: skip
 def test_a_step_is_the_naive_one(spec, fields, random_state):
     model = small(spec, **fields)
