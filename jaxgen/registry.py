@@ -58,7 +58,7 @@ _TINY_DOMAINS = DataSpec(4, 4, 1, 5, source=DataSpec(4, 4, 3, 5))
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
-_PROGAN_RATE = Optimizer(learning_rate=5e-3, b1=0.5, b2=0.99)
+_PROGAN_RATE = Optimizer(learning_rate=1e-2, b1=0.0, b2=0.99)
 _STYLE_RATE = Optimizer(learning_rate=2e-2, b1=0.0, b2=0.99)
 _WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
 _FALLING_RATE = Optimizer(
@@ -154,8 +154,8 @@ MODELS: dict[str, Preset] = {
         GAN(_TINY, filters=2, latents=3), 64,
     ),
     "progan": _on_digits(
-        ProGAN(_DIGITS, filters=16, stage_steps=400, r1=0.05, ema=0.995, g_optimizer=_PROGAN_RATE,
-               d_optimizer=_PROGAN_RATE), 3000,
+        ProGAN(_DIGITS, filters=16, stage_steps=400, deviation_group=8, r1=0.1, penalty_every=4,
+               ema=0.995, g_optimizer=_PROGAN_RATE, d_optimizer=_PROGAN_RATE), 3600,
         ProGAN(DataSpec(8, 8, 1, 5, num_classes=3), filters=2, latents=3, deviation_group=2,
                stage_steps=3, fade=1.0), 64,
     ),
