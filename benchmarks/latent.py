@@ -10,26 +10,9 @@ and the report measures the whole test split. Rows that are in the results alrea
 --again makes them anew.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import common
-import pages
-from common import RESULTS, ROOT
-
-
-class Task(NamedTuple):
-    """A data set, and the models on it with their flags."""
-
-    title: str
-    flags: tuple[str, ...]
-    models: dict[str, tuple[str, ...]]
+from rows import Task, cells, main
 
 
 def burda(name: str, *more: str) -> tuple[str, ...]:
@@ -87,35 +70,6 @@ PAPERS = {
 }
 
 
-def train(task: str, model: str, seed: int) -> dict[str, Any]:
-    """Runs the command; its results, and the seconds it took."""
-    chosen = TASKS[task]
-    words = ["train.py", f"--model={model}", *chosen.flags, *chosen.models[model]]
-    command = [*words, f"--seed={seed}"]
-    print("== python " + " ".join(command), flush=True)
-    with tempfile.TemporaryDirectory() as directory:
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, *command, f"--run={directory}/run"],
-            cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wall = time.perf_counter() - start
-        results = json.loads((Path(directory) / "run" / "results.json").read_text())
-    row = {"task": task, "command": "python " + " ".join(command), "wall_s": round(wall, 1)}
-    return row | {n: x for n, x in results.items() if n != "seconds"}
-
-
-def cells(rows: list[dict[str, Any]], *path: str, form: str = ".2f") -> str:
-    """One number of each seed."""
-    found = []
-    for row in rows:
-        value: Any = row
-        for name in path:
-            value = value[name]
-        found.append(format(value, form))
-    return ", ".join(found)
-
-
 def table(task: str, rows: list[dict[str, Any]]) -> str:
     lines = [
         "| `--model` | paper | test NLL in nats, by seed | density | KL in nats | Fréchet distance "
@@ -147,48 +101,5 @@ def table(task: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def show(result: dict[str, Any], check: bool) -> None:
-    """Writes the tables, or checks that the page shows them."""
-    parts = []
-    for key, task in TASKS.items():
-        rows = [row for row in result["rows"] if row["task"] == key]
-        if rows:
-            parts.append(f"**{task.title}**\n\n{table(key, rows)}")
-    text = "\n\n".join([*parts, f"Measured on {common.named(result['machine'])}."])
-    if check:
-        pages.check(pages.RESULTS_PAGE, "latent", text, "python benchmarks/latent.py --table")
-    else:
-        pages.write(pages.RESULTS_PAGE, "latent", text)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    models = list(dict.fromkeys(name for task in TASKS.values() for name in task.models))
-    parser.add_argument("--tasks", nargs="+", default=["digits", "moons"], choices=list(TASKS))
-    parser.add_argument("--models", nargs="+", default=models, choices=models)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--again", action="store_true", help="make rows anew that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS / "latent.json")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the tables")
-    parser.add_argument(
-        "--check", action="store_true", help="run nothing; exit with 1 if a page shows another"
-    )
-    asked = parser.parse_args()
-    kept = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
-    if asked.table or asked.check:
-        show({**json.loads(asked.out.read_text())}, asked.check)
-        return
-    rows = {(r["task"], r["model"], r["seed"]): r for r in kept}
-    # Seed by seed: what is made first has every model.
-    for seed in asked.seeds:
-        for task in asked.tasks:
-            for model in TASKS[task].models:
-                if model in asked.models and (asked.again or (task, model, seed) not in rows):
-                    rows[task, model, seed] = train(task, model, seed)
-                    common.write(
-                        asked.out, {"machine": common.machine(), "rows": list(rows.values())}
-                    )
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__.splitlines()[0], "latent", TASKS, ["digits", "moons"], table)

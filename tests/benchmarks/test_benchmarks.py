@@ -79,7 +79,10 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", some(["digits", "autoregressive", "latent", "toy_gan", "run"], ["latent", "run"])
+    "name",
+    some(
+        ["digits", "autoregressive", "latent", "adversarial", "toy_gan", "run"], ["latent", "run"]
+    ),
 )
 def test_pages_show_the_results(name: str) -> None:
     bench(f"benchmarks/{name}.py", "--check")

@@ -1,0 +1,85 @@
+"""The adversarial family in one table: games on digits, and translations beside what needs none.
+
+    python benchmarks/adversarial.py [--tasks digits invert …] [--models gan …] [--seeds 0 1 2]
+    python benchmarks/adversarial.py --table    # writes RESULTS.md's tables of the rows there are
+    python benchmarks/adversarial.py --check    # whether the page shows just those
+
+A row is `python train.py --model=MODEL FLAGS --seed=SEED`: the checkpoint is chosen on validation,
+and the report measures the whole test split. Rows that are in the results already are kept;
+--again makes them anew.
+"""
+
+from rows import Row, Task, cells, main
+
+PAPERS = {
+    "gan2014": "Goodfellow et al. 2014",
+    "gan": "Radford et al. 2016",
+    "lsgan": "Mao et al. 2017",
+    "wgan": "Gulrajani et al. 2017",
+    "sngan": "Miyato et al. 2018",
+    "bigan": "Donahue et al. 2017",
+    "ali": "Dumoulin et al. 2017",
+    "progan": "Karras et al. 2018",
+    "stylegan2": "Karras et al. 2020",
+}
+PAIRED: dict[str, tuple[str, ...]] = {"pix2pix_l1": (), "pix2pix": ()}
+
+TASKS = {
+    "digits": Task("Digits, 17 levels", (), {name: () for name in PAPERS}),
+    "invert": Task("Negatives to digits and back, without pairs", (), {"cyclegan": ()}),
+    "inpaint": Task("Digits from digits with a hole", ("--pairing=inpaint",), PAIRED),
+    "super2": Task("Digits from 4x4 pixels", ("--pairing=super2",), PAIRED),
+    "super4": Task("Digits from 2x2 pixels", ("--pairing=super4",), PAIRED),
+}
+
+
+def table(task: str, rows: list[Row]) -> str:
+    return samples(rows) if task == "digits" else translations(task, rows)
+
+
+def samples(rows: list[Row]) -> str:
+    """Scores of samples, by seed."""
+    lines = [
+        "| `--model` | paper | Fréchet distance | coverage | classes | KL of classes in nats "
+        "| parameters | seconds, all included |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, paper in PAPERS.items():
+        mine = [row for row in rows if row["model"] == name]
+        if not mine:
+            continue
+        shown = {"frechet": ".2f", "coverage": ".2f", "classes_present": ".0f"}
+        shown |= {"histogram_kl": ".3f"}
+        scores = [cells(mine, "scores", "model", n, form=form) for n, form in shown.items()]
+        row = [f"`{name}`", paper, *scores, format(mine[0]["parameters"], ",")]
+        lines.append(f"| {' | '.join([*row, cells(mine, 'wall_s', form='.0f')])} |")
+    floor = rows[0]["scores"]["floor"]
+    lines.append(
+        f"| real training images | | {floor['frechet']:.2f} | {floor['coverage']:.2f} "
+        f"| {floor['classes_present']:.0f} | {floor['histogram_kl']:.3f} | | |"
+    )
+    return "\n".join(lines)
+
+
+def translations(task: str, rows: list[Row]) -> str:
+    """How far translations are from the truth, by seed, and what needs no model."""
+    lines = [
+        "| made by | way | PSNR in dB | SSIM | absolute difference in % | seconds, all included |",
+        "|---|---|---|---|---|---|",
+    ]
+    shown = {"psnr": ".2f", "ssim": ".3f", "difference": ".1f"}
+    for name in TASKS[task].models:
+        mine = [row for row in rows if row["model"] == name]
+        for way in mine[0]["translation"]["model"] if mine else ():
+            row = [cells(mine, "translation", "model", way, n, form=f) for n, f in shown.items()]
+            wall = cells(mine, "wall_s", form=".0f")
+            lines.append(f"| {' | '.join([f'`{name}`', way, *row, wall])} |")
+    for way, others in rows[0]["translation"]["others"].items():
+        for what, found in others.items():
+            row = [format(found[n], form) for n, form in shown.items()]
+            lines.append(f"| {' | '.join([what, way, *row])} | |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(__doc__.splitlines()[0], "adversarial", TASKS, list(TASKS), table)
