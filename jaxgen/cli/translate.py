@@ -56,7 +56,7 @@ class Translate(Command):
         spec, mesh = saved.model.spec, make_mesh()
         assert spec.source is not None, "a model that translates has a source"
         start, end = (spec, spec.source) if self.way == "back" else (spec.source, spec)
-        folder = not Path(self.out).suffix
+        folder = not user_path(self.out, "--out").suffix
         path = images_path(self.out, end) if folder else grid_path(self.out, end)
         source, label, names = self._given(saved, start)
         made = joined(

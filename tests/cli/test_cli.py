@@ -233,6 +233,7 @@ def test_a_schedule_that_has_ended_is_told():
     )
 
 
+@pytest.mark.slow
 def test_home_is_a_place_for_runs_and_files(trained, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

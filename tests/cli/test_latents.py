@@ -212,6 +212,7 @@ def test_outliers_need_a_likelihood_or_a_bound_for_what_is_asked(vae, runs, refu
     assert "--k=3: gan has no bound" in told
 
 
+@pytest.mark.slow
 def test_outliers_of_another_shape_say_what_makes_them_alike(vae, runs, refused):  # noqa: F811
     """Only flags that the other data set takes."""
     run = vae[0]

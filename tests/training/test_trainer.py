@@ -717,7 +717,7 @@ def test_the_loop_transfers_nothing_implicitly(resident, tmp_path, monkeypatch):
     the one before."""
     if not resident:
         monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
-    monkeypatch.setattr(trainer.Trainer, "_look", lambda *_: {"nll": 0.0})
+    monkeypatch.setattr(trainer.Trainer, "_look", lambda *_: ({"nll": 0.0}, None))
     fetched: list[int] = []
     plain = jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(1) or plain(x))

@@ -86,6 +86,7 @@ def test_the_strength_moves_as_the_formula_says():
     assert max(seen) == 1.0 and len(set(np.diff(seen).round(3))) == 3  # up, down, neither
 
 
+@pytest.mark.slow
 def test_the_strength_follows_the_logits_of_a_run():
     """A discriminator that is always right about real images is shown ever more augmented ones;
     one that is always wrong, none."""

@@ -171,6 +171,7 @@ def test_a_step_is_the_naive_one(spec, fields, random_state):
     assert ("identity" in metrics) == bool(model.identity)
 
 
+@pytest.mark.slow
 def test_each_side_leaves_the_other_alone(random_state):
     """To the bit: what does not learn is what it was."""
     state = random_state(small())

@@ -64,6 +64,7 @@ def test_a_step_is_the_naive_one(random_state):
     np.testing.assert_array_equal(made, np.round((make(state.g.params) + 1) * 2).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_each_side_leaves_the_other_alone(random_state):
     """To the bit: G's part does not move D, nor D's part G."""
     still = Optimizer("sgd", 0.0, b1=0.0)

@@ -62,6 +62,7 @@ def test_codes_decode_to_what_was_scored(linear):
     np.testing.assert_array_equal(model.embed(state, batch), model.encode(key, state, batch))
 
 
+@pytest.mark.slow
 def test_denoising_decodes_the_clean_data_from_noisy(random_state):
     """In training the error is that of a network whose input alone has noise, one normal of that
     deviation for each sub-pixel."""
