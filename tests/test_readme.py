@@ -13,12 +13,12 @@ import pytest
 
 from jaxgen import DataConfig, load
 from jaxgen.cli import main, parse
+from jaxgen.data.dataset import Dataset
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, ROOT / "benchmarks" / "RESULTS.md"]
 DIGITS, TONES, MOONS = (load(DataConfig(dataset=name)) for name in ("digits", "tones", "moons"))
-PAIRS = load(DataConfig(pairing="invert", unpaired=True))
 NEEDS_NO_RUN = ("list", "describe", "prepare")
 
 
@@ -47,8 +47,13 @@ SCRIPTS = {w[1] for w in commands() if w[0] == "python"}
 @pytest.mark.parametrize("argv", TRAIN, ids=" ".join)
 def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     others = {"tones": TONES, "wav": TONES, "moons": MOONS}
-    like = lambda config: PAIRS if config.pairing != "none" else DIGITS  # noqa: E731
-    monkeypatch.setattr(parse, "load", lambda config: others.get(config.dataset) or like(config))
+
+    def loaded(config: DataConfig) -> Dataset:
+        if config.pairing != "none":
+            return load(config)
+        return others.get(config.dataset, DIGITS)
+
+    monkeypatch.setattr(parse, "load", loaded)
     if "--help" in argv:
         with pytest.raises(SystemExit) as stopped:
             parse.parse_run(argv, "train.py")

@@ -18,7 +18,7 @@ from jaxgen.nn.progressive import (
 )
 
 SIZES = ((4, 5), (8, 10), (16, 20))
-LABEL = jnp.arange(4) % 3
+LABEL = jnp.asarray(np.arange(4) % 3)
 
 
 def generator(stages):
@@ -36,8 +36,9 @@ def arrays(network, *given):
     return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
 
 
-X = jax.random.normal(jax.random.key(1), (4, 16, 20, 2))
-Z = jax.random.normal(jax.random.key(2), (4, 3))
+RNG = np.random.default_rng(1)
+X = jnp.asarray(RNG.normal(size=(4, 16, 20, 2)), jnp.float32)
+Z = jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32)
 G, D = arrays(generator(1), Z, LABEL), arrays(discriminator(1), X, LABEL)
 
 
