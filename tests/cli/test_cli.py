@@ -241,7 +241,9 @@ def test_home_is_a_place_for_runs_and_files(trained, tmp_path, monkeypatch):
     shutil.copytree(trained("vae").run, home / "run")
     main.main(["sample", "--run=~/run", "--num=2", "--out=~/x.npz"])
     main.main(["reconstruct", "--run=~/run", "--count=2", "--out=~/x.png"])
+    main.main(["evaluate", "--run=~/run", "--split=validation", "--k=1"])
     assert {p.name for p in home.iterdir()} == {"run", "x.npz", "x.png"}
+    assert (home / "run/results_validation_k1.json").exists()
     flags = trained("vae").command[1:-1]
     assert parse.parse_run([*flags, "--run=~/new"], "")[1] == home / "new"
     assert parse.parse_run(flags, "")[1] == Path.cwd() / "runs/vae-digits"
