@@ -3,19 +3,15 @@
 import ast
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
+import sources
+from sources import FILES, PACKAGE
 
-import jaxgen
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
 
-PACKAGE = Path(jaxgen.__file__).parent
-TREES = {
-    str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+TREES = {str(path.relative_to(PACKAGE)): sources.TREES[name] for name, path in FILES.items()}
 GENERAL = [
     name
     for name in TREES
@@ -97,8 +93,8 @@ def test_the_help_of_a_field_is_a_sentence(kind):
     for base in kind.__mro__:
         if not base.__module__.startswith("jaxgen"):
             continue
-        path = Path(base.__module__.replace(".", "/") + ".py").relative_to("jaxgen")
-        [body] = [n.body for n in TREES[str(path)].body if getattr(n, "name", "") == base.__name__]
+        tree = sources.TREES[base.__module__]
+        [body] = [n.body for n in tree.body if getattr(n, "name", "") == base.__name__]
         for node, below in zip(body, body[1:], strict=False):
             if isinstance(node, ast.AnnAssign) and isinstance(below, ast.Expr):
                 text = below.value.value

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import types
 import typing
-from pathlib import Path
 
 import pytest
+from sources import FILES, PACKAGE, TREES
 
 import jaxgen
 from jaxgen.cli import command, commands, prepare
@@ -20,16 +20,6 @@ from jaxgen.data.config import DataConfig
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
 from jaxgen.runs.config import TrainConfig
-
-PACKAGE = Path(jaxgen.__file__).parent
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(tree: ast.AST, names: typing.Container[str]) -> set[str]:
@@ -46,7 +36,6 @@ def imported(tree: ast.AST, names: typing.Container[str]) -> set[str]:
     return found
 
 
-TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 ALL = {name: imported(tree, FILES) for name, tree in TREES.items()}
 AT_IMPORT = {  # what is not inside a function
     name: imported(
@@ -201,7 +190,7 @@ def documented_fields(cls: type) -> set[str]:
     for base in cls.__mro__:
         if not base.__module__.startswith("jaxgen"):
             continue
-        tree = ast.parse(Path(sys.modules[base.__module__].__file__).read_text())
+        tree = TREES[base.__module__]
         [body] = [n.body for n in tree.body if getattr(n, "name", "") == base.__name__]
         for node, below in zip(body, body[1:], strict=False):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)

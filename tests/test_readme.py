@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import pytest
+from tiny import data_of
 
 from jaxgen import DataConfig, load
 from jaxgen.cli import main, parse
@@ -18,7 +19,6 @@ from jaxgen.data.dataset import Dataset
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, ROOT / "benchmarks" / "RESULTS.md"]
-DIGITS, TONES, MOONS = (load(DataConfig(dataset=name)) for name in ("digits", "tones", "moons"))
 NEEDS_NO_RUN = ("list", "describe", "prepare")
 
 
@@ -46,12 +46,11 @@ SCRIPTS = {w[1] for w in commands() if w[0] == "python"}
 
 @pytest.mark.parametrize("argv", TRAIN, ids=" ".join)
 def test_train_commands_parse(argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    others = {"tones": TONES, "wav": TONES, "moons": MOONS}
-
     def loaded(config: DataConfig) -> Dataset:
         if config.pairing != "none":
             return load(config)
-        return others.get(config.dataset, DIGITS)
+        others = {"tones": "tones", "wav": "tones", "moons": "moons"}
+        return data_of(DataConfig(dataset=others.get(config.dataset, "digits")))
 
     monkeypatch.setattr(parse, "load", loaded)
     if "--help" in argv:

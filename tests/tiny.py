@@ -1,6 +1,7 @@
 """Tiny models and data that many tests share."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen.data.dataset import Dataset
+from jaxgen.data.loading import load
 from jaxgen.data.splits import Split
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
@@ -15,6 +17,10 @@ from jaxgen.spec import DataSpec
 
 SPEC = DataSpec(4, 4, 1, 5, 3)
 BATCH = 8
+
+
+data_of = functools.cache(load)
+"""(config) -> the data set, loaded once for all tests, which leave it as it is."""
 
 
 def some(values, quick):

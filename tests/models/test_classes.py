@@ -1,12 +1,11 @@
 """Abstract or final: no method that does something is overridden, in any class of jaxgen."""
 
 import ast
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from sources import TREES
 
-PACKAGE = Path(__file__).parents[2] / "jaxgen"
 Name = tuple[str, str]
 """(module, class)."""
 
@@ -17,10 +16,6 @@ class Class(NamedTuple):
     bases: list[Name]
     methods: dict[str, ast.FunctionDef]
     fields: set[str]
-
-
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
 
 
 def read(trees: dict[str, ast.Module]) -> dict[Name, Class]:
@@ -82,9 +77,6 @@ def overridden(classes: dict[Name, Class]) -> list[str]:
         for given in cls.methods.keys() | cls.fields
         if given in classes[above].methods and not may_be_given(classes[above].methods[given])
     ]
-
-
-TREES = {module_of(path): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def test_the_reader_finds_what_is_planted():

@@ -4,11 +4,10 @@ import ast
 import io
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
+from sources import TREES
 
-import jaxgen
 from jaxgen.cli import main
 from jaxgen.model import Metric
 from jaxgen.report import charts
@@ -58,8 +57,7 @@ def test_every_terminal_takes_every_text(encoding, written, monkeypatch):
 
 def test_our_own_words_have_an_ascii_form():
     own = set()
-    for path in Path(jaxgen.__file__).parent.rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for tree in TREES.values():
         alone = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
         texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in alone]
         own |= {c for n in texts if isinstance(n.value, str) for c in n.value if not c.isascii()}

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from events import shown
-from tiny import some
+from tiny import data_of, some
 
 from jaxgen.abilities import Samples
 from jaxgen.cli import main
 from jaxgen.data.config import DataConfig
-from jaxgen.data.loading import load
 from jaxgen.errors import Stopped, UserError
 from jaxgen.model import Metric, Model, Request
 from jaxgen.models.adversarial.gan import GAN
@@ -34,8 +33,8 @@ from jaxgen.runs.state import Progress, keys_of, shapes
 from jaxgen.training import feed, meter, pace, steps, trainer
 from jaxgen.training.trainer import Trainer
 
-DIGITS = load(DataConfig())
-LABELLED = load(DataConfig(conditional=True, binarize="dynamic"))
+DIGITS = data_of(DataConfig())
+LABELLED = data_of(DataConfig(conditional=True, binarize="dynamic"))
 
 CONFIG = TrainConfig(
     steps=8, batch_size=20, log_every=2, eval_every=4, samples=20, seed=4, seeds=3, devices=2

@@ -19,12 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from events import shown
-from tiny import some
+from tiny import data_of, some
 
 from jaxgen.abilities import Samples, Watches
 from jaxgen.cli import main, parse
 from jaxgen.data.config import DataConfig
-from jaxgen.data.loading import load
 from jaxgen.data.splits import Split
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import Stopped, UserError
@@ -41,8 +40,8 @@ from jaxgen.runs.state import keys_of, shapes
 from jaxgen.training import feed, meter, pace, steps, trainer
 from jaxgen.training.trainer import Trainer, check, mesh_of
 
-DIGITS = load(DataConfig())
-LABELLED = load(DataConfig(conditional=True, binarize="dynamic"))
+DIGITS = data_of(DataConfig())
+LABELLED = data_of(DataConfig(conditional=True, binarize="dynamic"))
 
 CONFIG = TrainConfig(steps=20, batch_size=40, log_every=5, eval_every=10, samples=50)
 

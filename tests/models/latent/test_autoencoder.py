@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from tiny import data_of
 
 from jaxgen.data.config import DataConfig
-from jaxgen.data.loading import load
 from jaxgen.errors import UserError
 from jaxgen.models.latent.autoencoder import Autoencoder
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.spec import DataSpec
 
-DIGITS = load(DataConfig())
+DIGITS = data_of(DataConfig())
 STEPS, LATENTS = 1500, 4
 
 
