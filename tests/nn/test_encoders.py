@@ -94,13 +94,13 @@ def test_a_decoder_shares_no_noise_with_an_encoder_of_the_same_keys():
 def test_a_vae_is_its_encoder_and_its_decoder():
     """The networks alone have the VAE's parameters, and their initial values, by the same names."""
     model = VAE(DataSpec(7, 6, 2, 5, 3), architecture="conv", filters=2, hidden=(4,), latents=3)
-    state = model.init(jax.random.key(0), model.spec.example(1))
+    state = jax.jit(model.init)(jax.random.key(0), model.spec.example(1))
     network, label = model.network, jnp.zeros(1, jnp.int32)
     for part, x in (
         (network.encoder, jnp.zeros((1, *SHAPE))),
         (network.decoder, jnp.zeros((1, 3))),
     ):
-        alone = part.clone(parent=None).init(jax.random.key(0), x, label)["params"]
+        alone = jax.jit(part.clone(parent=None).init)(jax.random.key(0), x, label)["params"]
         assert alone.keys() < state.net.params.keys()
         for name, layer in alone.items():
             jax.tree.map(np.testing.assert_array_equal, layer, state.net.params[name])

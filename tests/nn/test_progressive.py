@@ -1,5 +1,7 @@
 """Growing networks: what a stage is at both ends of its fade, and how images shrink and grow."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +44,7 @@ Z = jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32)
 G, D = arrays(generator(1), Z, LABEL), arrays(discriminator(1), X, LABEL)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def run(network, params, alpha, *given):
     return network.apply({"params": params, "fade": {"alpha": jnp.float32(alpha)}}, *given)
 
@@ -96,7 +99,7 @@ def test_at_alpha_1_there_is_no_trace_of_the_old_way(stages):
         other = {**params, old: jax.tree.map(lambda leaf: leaf + 1.0, params[old])}
         np.testing.assert_array_equal(value(params, 1.0), value(other, 1.0))
         assert (value(params, 0.5) != value(other, 0.5)).any()
-        slope = jax.grad(lambda p, value=value: (value(p, 1.0) ** 2).sum())(params)
+        slope = jax.jit(jax.grad(lambda p, value=value: (value(p, 1.0) ** 2).sum()))(params)
         assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(slope[old]))
 
 
@@ -110,7 +113,7 @@ def test_a_stage_uses_just_the_blocks_that_are_named(stages):
         def value(params, network=network, given=given):
             return (jax.tree.leaves(run(network, params, 0.5, given, LABEL))[0] ** 2).sum()
 
-        slopes = jax.grad(value)(params)
+        slopes = jax.jit(jax.grad(value))(params)
         moved = {n for n, s in slopes.items() if any(jnp.any(leaf) for leaf in jax.tree.leaves(s))}
         assert moved == names
 

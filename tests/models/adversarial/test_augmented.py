@@ -1,6 +1,7 @@
 """Games whose discriminator sees augmented images: where they are, and how strong."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -110,17 +111,17 @@ def test_the_variation_within_groups_is_one_more_feature():
         model = dataclasses.replace(PLAIN, architecture=architecture, deviation_group=2, **fields)
         assert model.multiple == 2
         batch = batch_of(4, SPEC)
-        state, x = model.init(jax.random.key(0), batch), SPEC.to_float(batch["x"])
-        see = lambda x, m=model, s=state, **k: np.asarray(  # noqa: E731
-            m.discriminator(False).apply(s.d.variables, x, **k)
-        )
+        state, x = jax.jit(model.init)(jax.random.key(0), batch), SPEC.to_float(batch["x"])
+        judge = functools.partial(model.discriminator(False).apply, state.d.variables)
+        judge = jax.jit(judge, static_argnames="features")
+        see = lambda x, judge=judge, **k: np.asarray(judge(x, **k))  # noqa: E731
         other = x.at[0].multiply(0.5)
         np.testing.assert_array_equal(see(x) != see(other), [True, True, False, False])
         features = see(x, features=True) != see(other, features=True)
         np.testing.assert_array_equal(features.any(1), [True, False, False, False])
         # Three examples are judged as two groups, the last one filled up by the first.
         three = {name: column[:3] for name, column in batch.items()}
-        judged = model.eval_step(jax.random.key(0), state, three)["d_real"]
+        judged = jax.jit(model.eval_step)(jax.random.key(0), state, three)["d_real"]
         np.testing.assert_allclose(judged, jax.nn.sigmoid(see(x[jnp.array([0, 1, 2, 0])]))[:3])
 
 

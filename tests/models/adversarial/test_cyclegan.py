@@ -1,6 +1,7 @@
 """CycleGAN: its pool against a plain one, its step against a naive one, and its symmetries."""
 
 import dataclasses
+import functools
 import shutil
 
 import flax.linen as nn
@@ -107,6 +108,7 @@ def test_a_pool_is_the_same_on_any_number_of_devices(devices):
 # The step
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def naive(model, state, batch, shown):
     """The paper's two updates by SGD, for networks without dropout; `shown` are the images that the
     discriminators see as fake."""
@@ -152,8 +154,8 @@ def test_a_step_is_the_naive_one(spec, fields, random_state):
     new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 50)
     x, source = model.pair(batch)
     shown = Made(
-        model.network("forth").apply(state.forth.variables, source),
-        model.network("back").apply(state.back.variables, x),
+        jax.jit(model.network("forth").apply)(state.forth.variables, source),
+        jax.jit(model.network("back").apply)(state.back.variables, x),
     )
     if model.pool:
         _, key_x, key_s = jax.random.split(jax.random.key(1), 3)

@@ -38,7 +38,7 @@ def test_a_step_is_the_naive_one(random_state):
     new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 50)
     x, source = batch["x"] / 2 - 1.0, batch["source"] / 2 - 1.0
     large = jax.image.resize(source, (6, 4, 4, 3), "linear")
-    make = lambda g: model.network().apply({"params": g}, source)  # noqa: E731
+    make = jax.jit(lambda g: model.network().apply({"params": g}, source))
 
     def judge(d, x):
         pair = jnp.concatenate([x, large], -1)
@@ -52,9 +52,9 @@ def test_a_step_is_the_naive_one(random_state):
         error = jnp.abs(x - make(g)).mean()
         return jax.nn.softplus(-judge(d, make(g))).mean() + 10.0 * error
 
-    d = moved(state.d.params, jax.grad(d_loss)(state.d.params))
+    d = moved(state.d.params, jax.jit(jax.grad(d_loss))(state.d.params))
     close(new.d.params, d)
-    close(new.g.params, moved(state.g.params, jax.grad(g_loss)(state.g.params, d)))
+    close(new.g.params, moved(state.g.params, jax.jit(jax.grad(g_loss))(state.g.params, d)))
     error = np.abs(x - make(state.g.params)).mean((1, 2, 3))
     np.testing.assert_allclose(metrics["l1_loss"], 10.0 * error.mean(), rtol=1e-5)
     same = dataclasses.replace(state, ema=state.g.variables)

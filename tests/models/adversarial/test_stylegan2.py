@@ -168,12 +168,14 @@ def test_temperature_is_truncation(random_state):
 
     keys = example_keys(jax.random.fold_in(jax.random.key(0), 1), jnp.arange(6))
     mean = jnp.tile(state.ema["style"]["w_mean"][None], (6, 1))
-    expected = network.apply(state.ema, mean, keys, method="draw")
+    expected = jax.jit(network.apply, static_argnames="method")(
+        state.ema, mean, keys, method="draw"
+    )
     np.testing.assert_array_equal(draw(0.0), SPEC.from_float(expected))
     z = jax.vmap(lambda k: jax.random.normal(k, (3,)))(
         example_keys(jax.random.key(0), jnp.arange(6))
     )
-    plain = network.apply(state.ema, z, jnp.arange(6) % 3, keys)
+    plain = jax.jit(network.apply)(state.ema, z, jnp.arange(6) % 3, keys)
     np.testing.assert_array_equal(draw(1.0), SPEC.from_float(plain))
     quiet = dataclasses.replace(model, noise=False)
     same = jax.jit(quiet.sample, static_argnums=2)(
@@ -221,7 +223,7 @@ def test_features_and_judgements_of_any_number(random_state):
     judged = jax.jit(model.eval_step)(jax.random.key(0), state, batch)["d_real"]
     x, label = model.spec.to_float(batch["x"]), batch["label"]
     pair = jnp.array([4, 0])
-    logits = model.discriminator(False).apply(state.d.variables, x[pair], label[pair])
+    logits = jax.jit(model.discriminator(False).apply)(state.d.variables, x[pair], label[pair])
     np.testing.assert_allclose(judged[4], jax.nn.sigmoid(logits)[0], rtol=1e-4)
     assert judged.shape == (5,) and model.multiple == 2
 
