@@ -12,6 +12,9 @@ import pytest
 from jax._src import compiler
 from jax._src.interpreters import mlir
 
+from jaxgen.evaluation import fitted, labels, stacked
+from jaxgen.runs.digest import digest
+
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Of all processes of the session, which inherit the name; removed when this one ends.
     _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")
@@ -37,6 +40,30 @@ def compiled_quickly(request):
         yield
         return
     with quickly():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fitted_once():
+    """Runs on the same data share what is fitted to it, which is a function of the data alone."""
+
+    def once(fit):
+        kept = {}
+
+        @functools.wraps(fit)
+        def shared(*args, **kwargs):
+            given = [digest(np.asarray(a)) if isinstance(a, np.ndarray) else a for a in args]
+            name = repr((given, sorted(kwargs.items())))
+            if name not in kept:
+                kept[name] = fit(*args, **kwargs)
+            return kept[name]
+
+        return shared
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, fit in ((fitted, "fit_features"), (fitted, "fit_baselines"),
+                            (labels, "fit_features"), (stacked, "fit_features")):  # fmt: skip
+            patch.setattr(module, fit, once(getattr(module, fit)))
         yield
 
 
