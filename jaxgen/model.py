@@ -102,8 +102,9 @@ class Model(abc.ABC, Generic[State]):
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
-        """Returns the state before the first step; `batch` holds examples, which may decide
-        initial values. Their number must not matter to the state's shapes."""
+        """Returns the state before the first step; `batch` holds examples of the train split, as
+        many as a train step has, which may decide initial values. Their number must not matter to
+        the state's shapes: those alone are found from examples of zeros."""
 
     @abc.abstractmethod
     def train_step(

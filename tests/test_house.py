@@ -50,8 +50,8 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef]:
 def test_a_general_file_names_no_model_no_metric_and_no_field(name):
     said = texts(TREES[name])
     models = re.compile(r"\b({})\b".format("|".join(sorted(map(re.escape, NAMES)))))
-    assert [text for text in said if models.search(text)] == []
-    assert [text for text in said if text in METRICS] == []
+    assert [text for text in said if models.search(text)] == [], "rename the model: it is a word"
+    assert [text for text in said if text in METRICS] == [], "rename the metric: it is a word"
     touched = [
         ast.unparse(node)
         for node in ast.walk(TREES[name])
