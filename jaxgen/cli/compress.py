@@ -31,7 +31,7 @@ class Compress(Command):
     """Write images as a file of as many bits as the model's NLL; lossless."""
 
     needs: ClassVar = (Autoregressive,)
-    does: ClassVar = "write images as a file of as many bits as the NLL, and exactly so"
+    does: ClassVar = "compress images without loss"
     only: ClassVar = {"split": OF_A_SPLIT, "data_dir": OF_A_SPLIT}
 
     out: str = "images.jxg"

@@ -84,7 +84,7 @@ def _parsed(name: str, argv: list[str], prog: str) -> tuple[Run, Path, Dataset]:
     chosen = preset(name)
     flags = _flags_of(type(chosen.model))
     shown = _unchecked(flags, chosen.model)
-    what = tyro.conf.arg(help="What to train.")
+    what = tyro.conf.arg(help="What to train; `jaxgen list` says what each is.")
     where = tyro.conf.arg(
         help="Run directory; the same command on it resumes. Default: runs/MODEL-DATASET."
     )

@@ -15,6 +15,7 @@ def indices(
     the endless order that `seed` names, both int32 [count].
 
     Every epoch holds every one of `num_examples` examples exactly once; `count` may span several.
+    Made on the host, not within `jax.jit`.
     Orders of different `stream` are independent: for columns that are shuffled apart.
     """
     if seed < 0:

@@ -24,11 +24,15 @@ def describe(run: Run, protocol: str) -> str:
         f"{run.name}: {(type(model).__doc__ or '').strip().splitlines()[0]}",
         f"data          {protocol}",
         *(f"parameters    {_count(net.params):,}{where}" for where, net in _nets(state)),
-        f"train step    {train / 1e6:,.1f} MFLOP per {one} of a batch of {size}",
-        f"evaluation    {evaluate / 1e6:,.1f} MFLOP per {one}",
+        f"train step    {_flop(train)} per {one} of a batch of {size}",
+        f"evaluation    {_flop(evaluate)} per {one}",
         *(f"{name:13s} {value}" for name, value in model.facts().items()),
     ]
     return "\n".join(lines)
+
+
+def _flop(number: float) -> str:
+    return f"{number / 1e6:,.1f} MFLOP" if number >= 1e5 else f"{number / 1e3:,.1f} kFLOP"
 
 
 def parameters(state: Any) -> int:

@@ -14,9 +14,9 @@ class TrainConfig:
     """How long, on what batches, and how often to look."""
 
     steps: int = 1000
-    """Optimization steps; more than a run was made with lengthen it."""
+    """Optimization steps; a finished run is trained on to more of them."""
     batch_size: int = 100
-    """Examples per step, over all devices (per discriminator step, for a GAN)."""
+    """Examples per step, over all devices (of a game, per discriminator step)."""
     seed: int = 0
     """Names the initial parameters, the batches, all noise and all samples."""
     seeds: int = 1

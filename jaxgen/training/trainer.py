@@ -148,14 +148,15 @@ class Trainer:
                         level, progress, step, key, runs, meter, received
                     )
             meter.read()
-            if received and step < self._total:
+            if received:
                 name = signal.Signals(received[0]).name
                 if not self._save(progress, step, runs, meter):
                     told = runs[0].checkpoints.told()
                     raise Stopped(f"{name}: stopped at step {step}, which is not saved; {told}", 1)
+                then = "resumes" if step < self._total else "measures"
                 raise Stopped(
                     f"{name}: stopped and saved at step {step} of {self._total}; "
-                    "the same command resumes it",
+                    f"the same command {then} it",
                     128 + received[0],
                 )
 
@@ -211,8 +212,9 @@ class Trainer:
     def _save(self, progress: Progress, step: int, runs: list[SeedRun], meter: Meter) -> bool:
         """Saves where the run is stopped; returns whether that is safely on disk."""
         for i, run in enumerate(runs):
-            state = of_seed(self.mesh, progress, i)
-            run.checkpoints.save(step, state, notes=meter.notes(i), planned=False)
+            if step < self._total:  # else its validation has saved it
+                state = of_seed(self.mesh, progress, i)
+                run.checkpoints.save(step, state, notes=meter.notes(i), planned=False)
         return all([run.checkpoints.wait() and step in run.checkpoints.steps() for run in runs])
 
     def _look(

@@ -168,20 +168,28 @@ def program(model):
     return "".join(map(str, [*traced, *map(np.asarray, arrays)]))
 
 
+def sizes(model):
+    """The fields of a network's sizes."""
+    fields = [f for f in dataclasses.fields(model) if f.name not in getattr(model, "clock", ())]
+    number = lambda f: type(f.default) is int and f.default  # noqa: E731
+    return [f for f in fields if number(f) or isinstance(f.default, tuple)]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_no_size_is_beyond_any_memory(name):
     """Of a network, which would be built for ever; steps and seeds may be as large as any."""
-    tiny, found = MODELS[name].tiny, 0
-    for field in dataclasses.fields(tiny):
-        if field.name in getattr(tiny, "clock", ()):
-            dataclasses.replace(tiny, **{field.name: 2**31 - 1})
-        elif (type(field.default) is int and field.default) or isinstance(field.default, tuple):
-            for value in (2**16 + 1, 2**31):
-                huge = (value,) if isinstance(field.default, tuple) else value
-                with pytest.raises(UserError, match=f"`{field.name}`.* must be at most 65536"):
-                    dataclasses.replace(tiny, **{field.name: huge})
-                found += 1
-    assert found > 1
+    tiny = MODELS[name].tiny
+    for steps in getattr(tiny, "clock", ()):
+        dataclasses.replace(tiny, **{steps: 2**31 - 1})
+    for field in sizes(tiny):
+        for value in (2**16 + 1, 2**31):
+            huge = (value,) if isinstance(field.default, tuple) else value
+            with pytest.raises(UserError, match=f"`{field.name}`.* must be at most 65536"):
+                dataclasses.replace(tiny, **{field.name: huge})
+
+
+def test_models_have_sizes():
+    assert sum(len(sizes(preset.tiny)) for preset in MODELS.values()) > 2 * len(MODELS)
 
 
 @pytest.mark.slow

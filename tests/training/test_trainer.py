@@ -323,9 +323,10 @@ def test_interrupted_twice_and_by_the_keyboard(tmp_path, stop_at):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # put back
 
 
-def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path, stop_at):
-    with stop_at(20):
+def test_a_signal_in_the_last_step_ends_a_run_that_is_whole(tmp_path, stop_at):
+    with stop_at(20), pytest.raises(Stopped, match="saved at step 20 of 20; .* measures it") as end:
         train(tmp_path, Toy(DIGITS.spec))
+    assert end.value.code == 128 + signal.SIGTERM
     assert saved(tmp_path, Toy(DIGITS.spec))[1] == 20
 
 
