@@ -73,6 +73,10 @@ class Features:
         logits = self._hidden(images) @ self.head.weight + self.head.bias
         return self.head.labels[logits.argmax(1)]
 
+    def as_floats(self, images: np.ndarray) -> np.ndarray:
+        """The images [n h w c] as floats in [-1, 1]."""
+        return _to_float(images, self.levels, np.empty(images.shape, np.float64))
+
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float | None:
         """Returns the share of images whose label is predicted, or None without classes."""
         return None if self.head is None else float(np.mean(self.predict(images) == labels))

@@ -14,12 +14,17 @@ import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.evaluation.features import Features
+from jaxgen.evaluation.similarity import PAIRS, scales_of, similarity_within
+from jaxgen.evaluation.sliced import DIRECTIONS, sliced_wasserstein_by_scale
 from jaxgen.model import Metric
 
 MAX_REFERENCE = 10_000
 """A larger reference split, or set of samples, is represented by a seeded draw of this size."""
 MAX_TRAIN = 100_000
 """A larger training split is represented so where the nearest of its images is looked for."""
+SLICED, PLACES = 1000, 32
+"""Of how many images at most, and of how many patches of a level of each, the sliced Wasserstein
+distance is taken."""
 NEIGHBOURS = 5
 """The k of precision, recall, density and coverage."""
 METRICS: dict[str, Metric] = {
@@ -30,6 +35,10 @@ METRICS: dict[str, Metric] = {
     "coverage": Metric("coverage", f"share of real data, k = {NEIGHBOURS}", "higher"),
     "nearest": Metric(
         "distance to the nearest train example", "over that of real data; 0 = copies, 1 = new"
+    ),
+    "sliced": Metric("sliced Wasserstein distance", "of pixels", "lower"),
+    "similarity": Metric(
+        "likeness within a class", "MS-SSIM of pairs; above real data's = collapse"
     ),
     "histogram_kl": Metric("KL of the class histograms", "nats", "lower"),
     "classes_present": Metric("classes present", "", "higher"),
@@ -178,8 +187,10 @@ class Panel(NamedTuple):
 
     values: dict[str, float]
     """frechet, kernel, precision, recall, coverage; nearest: the mean distance to the nearest
-    training image, over that of reference images; with classes also histogram_kl (nats) and
-    classes_present: those predicted at least a quarter as often as in the reference."""
+    training image, over that of reference images; sliced: the mean over the levels of the images'
+    pyramids; of images of 7x7 pixels and more, similarity: of pairs of one predicted class; with
+    classes also histogram_kl (nats) and classes_present: those predicted at least a quarter as
+    often as in the reference."""
     floor: dict[str, float]
     """The same scores of as many training images: what copying them would get. A model may do
     better, as one that is chosen by a score does, or where the splits differ."""
@@ -206,7 +217,7 @@ def panel(
         f"FD[{features.name}] fitted on train {features.examples} seed={features.seed}, "
         f"reference={split} {len(real)} of {len(reference)}, samples={len(fake_part)} of "
         f"{len(fake)}, floor=train draw of {len(floor)}, k={NEIGHBOURS} of {near} each, "
-        f"nearest of train {len(known)}, seed={seed}"
+        f"nearest of train {len(known)}, {_of_pixels(real, near)}seed={seed}"
     )
     embedded = [features.embed(x) for x in (real, fake_part, floor)]
     seen = features.embed(known)
@@ -216,6 +227,7 @@ def panel(
             **_distances(embedded[0], x, near, seed),
             # To what a copy's distance is zero: features round as a chunk of images is cut.
             "nearest": round(float(nearest(seen, x).mean() / apart), 6) if apart else math.nan,
+            **_pixels(features, real, images, near, seed),
             **_classes(features, real, images),
         }
         for x, images in zip(embedded[1:], (fake_part, floor), strict=True)
@@ -234,6 +246,27 @@ def _distances(real: np.ndarray, fake: np.ndarray, size: int, seed: int) -> dict
         "recall": near.recall,
         "coverage": near.coverage,
     }
+
+
+def _pixels(
+    features: Features, real: np.ndarray, images: np.ndarray, size: int, seed: int
+) -> dict[str, float]:
+    """Scores of the images themselves; the distance, of `size` of each at most."""
+    size = min(size, SLICED)
+    sets = (_subset(np.random.default_rng(seed), x, size) for x in (real, images))
+    sliced = sliced_wasserstein_by_scale(*map(features.as_floats, sets), PLACES, seed)
+    found = {"sliced": float(np.mean(sliced))}
+    if scales_of(*images.shape[1:3]):
+        shown = features.as_floats(images)
+        found["similarity"] = similarity_within(shown, features.predict(images), seed=seed)
+    return found
+
+
+def _of_pixels(images: np.ndarray, size: int) -> str:
+    """How the scores of the images themselves are measured, for the protocol."""
+    scales = scales_of(*images.shape[1:3])
+    pairs = f"MS-SSIM of {scales} scale{'s' * (scales > 1)} and {PAIRS} pairs a class, "
+    return f"sliced in {DIRECTIONS} directions of {min(size, SLICED)} each, " + pairs * bool(scales)
 
 
 def _classes(features: Features, reference: np.ndarray, images: np.ndarray) -> dict[str, float]:

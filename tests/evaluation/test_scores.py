@@ -250,6 +250,10 @@ def test_panel(digits, features, rng):
     assert good.values["coverage"] > good.floor["coverage"] - 0.1
     assert good.values["classes_present"] == 10 and dropped.values["classes_present"] <= 6
     assert dropped.values["histogram_kl"] > 0.5
+    # Copies of ten images are alike, noise is not; both have pixels of their own.
+    assert duplicated.values["similarity"] > good.values["similarity"] + 0.05
+    assert noisy.values["similarity"] < 0.1 < good.floor["similarity"]
+    assert noisy.values["sliced"] > 2 * good.values["sliced"] < duplicated.values["sliced"]
     for bad in (duplicated, dropped, noisy):
         assert bad.values["frechet"] > 2 * floor
         assert bad.values["kernel"] > good.floor["kernel"] + 0.1
@@ -257,7 +261,7 @@ def test_panel(digits, features, rng):
     assert good.protocol == (
         "FD[mlp128-64/digits] fitted on train 1000 seed=0, reference=test 224 of 224, "
         "samples=223 of 223, floor=train draw of 223, k=5 of 223 each, nearest of train 1000, "
-        "seed=0"
+        "sliced in 512 directions of 223 each, MS-SSIM of 1 scale and 200 pairs a class, seed=0"
     )
 
 
@@ -294,14 +298,15 @@ def test_every_score_is_declared(digits, features):
     found = scores.panel(features, test, train[:300], train)
     assert set(found.values) == set(scores.METRICS)
     neither = [name for name, metric in scores.METRICS.items() if not metric.better]
-    assert all(metric.label for metric in scores.METRICS.values()) and neither == ["nearest"]
+    assert all(metric.label for metric in scores.METRICS.values())
+    assert neither == ["nearest", "similarity"]
 
 
 def test_panel_without_labels(digits):
     (train, _), (test, _) = digits
     found = scores.panel(fit_features(train, None, LEVELS), test, train[:300], train)
     neighbours = {"precision", "recall", "coverage", "nearest"}
-    assert set(found.values) == {"frechet", "kernel", *neighbours}
+    assert set(found.values) == {"frechet", "kernel", "sliced", "similarity", *neighbours}
 
 
 def test_reference_is_the_panels_distance(digits, features):
