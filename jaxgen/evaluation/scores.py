@@ -23,8 +23,8 @@ MAX_REFERENCE = 10_000
 MAX_TRAIN = 100_000
 """A larger training split is represented so where the nearest of its images is looked for."""
 SLICED, PLACES = 1000, 32
-"""Of how many images at most, and of how many patches of a level of each, the sliced Wasserstein
-distance is taken."""
+"""How many images at most, and how many patches of a level of each, the sliced Wasserstein distance
+is taken of."""
 NEIGHBOURS = 5
 """The k of precision, recall, density and coverage."""
 METRICS: dict[str, Metric] = {
@@ -253,8 +253,10 @@ def _pixels(
 ) -> dict[str, float]:
     """Scores of the images themselves; the distance, of `size` of each at most."""
     size = min(size, SLICED)
-    sets = (_subset(np.random.default_rng(seed), x, size) for x in (real, images))
-    sliced = sliced_wasserstein_by_scale(*map(features.as_floats, sets), PLACES, seed)
+    ours, theirs = (
+        features.as_floats(_subset(np.random.default_rng(seed), x, size)) for x in (real, images)
+    )
+    sliced = sliced_wasserstein_by_scale(ours, theirs, PLACES, seed)
     found = {"sliced": float(np.mean(sliced))}
     if scales_of(*images.shape[1:3]):
         shown = features.as_floats(images)

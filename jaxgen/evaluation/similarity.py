@@ -83,7 +83,8 @@ def _windows(x: np.ndarray) -> np.ndarray:
     """The mean in every window that lies within the images."""
     for axis in (1, 2):
         count = x.shape[axis] - WINDOW + 1
-        x = sum(np.take(x, np.arange(i, i + count), axis) for i in range(WINDOW)) / WINDOW
+        shifted = [np.take(x, np.arange(i, i + count), axis) for i in range(WINDOW)]
+        x = np.add.reduce(shifted) / WINDOW
     return x
 
 
