@@ -162,10 +162,15 @@ class Translates(abc.ABC):
 class Watches(abc.ABC):
     """A model that judges its own training."""
 
+    compared: ClassVar[Mapping[str, str]] = {}
+    """Metrics of `eval_step` that are taken of as many training examples too, and the metric that
+    says of each how much larger its mean over the validation split is: below 0 where a model knows
+    its training examples."""
+
     @abc.abstractmethod
     def verdict(self, means: Mapping[str, float]) -> str | None:
-        """Returns what the means of a log interval's metrics tell, in plain words; None = nothing
-        to tell."""
+        """Returns what the means of a log interval's metrics, and those of the last validation that
+        have no such name, tell in plain words; None = nothing to tell."""
 
 
 ABILITIES: tuple[type, ...] = (

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxgen.evaluation.decoding import decoding
 from jaxgen.evaluation.inspection import inspection
 from jaxgen.evaluation.labels import labels
+from jaxgen.evaluation.last import last
 from jaxgen.evaluation.likelihood import likelihood
 from jaxgen.evaluation.means import means
 from jaxgen.evaluation.modes import modes
@@ -22,6 +23,7 @@ MEASURES: tuple[Callable[[Subject], Section | None], ...] = (
     stacked,
     labels,
     translations,
+    last,
     means,
     inspection,
 )

@@ -50,6 +50,8 @@ class Subject:
     keys: Keys
     draws: int
     """Draws of an importance-weighted bound."""
+    last: "Subject | None" = None
+    """The same run's last checkpoint, perhaps this one itself, where it is to be measured too."""
 
     @classmethod
     def of(

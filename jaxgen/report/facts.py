@@ -34,9 +34,11 @@ def training(subject: Subject, results: Results) -> Look | None:
         "train: means over the steps since the point before, as trained. validation: the whole "
         "split, by what a checkpoint would be used with."
     ]
-    last = [row for row in rows if row.get("split") == "train"][-1:]
+    each = ([r for r in rows if r.get("split") == s][-1:] for s in ("validation", "train"))
+    validation, last = each
     if isinstance(subject.model, Watches) and last:
-        means = {n: x for n, x in last[0].items() if n not in charts.FACTS and x is not None}
+        known = {k: x for row in (*validation, *last) for k, x in row.items()}
+        means = {n: x for n, x in known.items() if n not in charts.FACTS and x is not None}
         verdict = subject.model.verdict(means)
         notes += [f"At the last point: {verdict}"] if verdict else []
     blocks = tuple(Chart(svg, title) for title, svg in drawn)

@@ -1,8 +1,10 @@
 """The end of a run: its results measured, written and told."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxgen.abilities import Watches
 from jaxgen.data.dataset import Dataset
 from jaxgen.evaluation.across_seeds import summarize
 from jaxgen.evaluation.results import Results, final_results
@@ -50,7 +52,8 @@ def measure(
     mesh = make_mesh(run.train.devices, run.train.batch_size)
     with Checkpoints(directory / "checkpoints", say=say, read_only=True) as checkpoints:
         progress, step = checkpoints.restore(shapes(run.model), "best")
-    subject = Subject.of(run, dataset, mesh, progress.state, step, directory)
+        subject = Subject.of(run, dataset, mesh, progress.state, step, directory)
+        subject = dataclasses.replace(subject, last=_last(subject, checkpoints))
     results = final_results(subject)
     with explained(directory):
         write_json(directory / "results.json", results.to_json())
@@ -58,6 +61,18 @@ def measure(
             spec = run.model.spec
             save_samples(directory / "samples" / "final", subject.samples[: ROOM[spec.kind]], spec)
         return results, write_report(subject, results, commands(run, directory))
+
+
+def _last(subject: Subject, checkpoints: Checkpoints) -> Subject | None:
+    """What training ended with, where that is measured too: of a model that watches itself, since
+    what it is to find out comes after the best checkpoint."""
+    if not isinstance(subject.run.model, Watches):
+        return None
+    if checkpoints.latest() == subject.step:
+        return subject
+    progress, step = checkpoints.restore(shapes(subject.run.model))
+    run, mesh = subject.run, subject.mesh
+    return Subject.of(run, subject.dataset, mesh, progress.state, step, subject.directory)
 
 
 SHARED = ("features.npz", "baselines.npz")

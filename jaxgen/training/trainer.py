@@ -1,6 +1,7 @@
 """The loop: train, look, save, resume. It knows no model and never looks inside a state."""
 
 import contextlib
+import functools
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxgen.abilities import Samples, Translates, Watches, drawn
 from jaxgen.data.dataset import Dataset
+from jaxgen.data.splits import Split
 from jaxgen.errors import Stopped, UserError, warn
 from jaxgen.media.kinds import ROOM, save_samples
 from jaxgen.model import Model
@@ -173,7 +175,8 @@ class Trainer:
         """Trains to the end of a level, or until a signal is received."""
         config = self.run.train
         feed, steps = self._compiled(level)
-        pace, every, told = Pace(feed.capacity), (config.log_every, config.eval_every), ""
+        pace, every = Pace(feed.capacity), (config.log_every, config.eval_every)
+        rows: list[dict[str, float]] = []
         while step < level.end and not received:
             edge = min(level.end, *(_next(step, e) for e in every))
             count = min(edge - step, pace.steps)
@@ -186,7 +189,7 @@ class Trainer:
             step += count
             if step % config.log_every == 0 or step == self._total:
                 meter.read()
-                told = _verdicts(level.model, runs, meter.row(step))
+                rows = meter.row(step)
             if step % config.eval_every == 0 or step == self._total:
                 meter.read()
                 validated = []
@@ -196,6 +199,7 @@ class Trainer:
                     validated.append(metrics)
                     if back is not None:
                         progress = with_seed(self.mesh, progress, i, back)
+                told = _verdicts(level.model, runs, rows, validated)
                 runs[0].log.say(f"step {step}: validation {means(validated)}{told}")
                 pace.restart()
         return progress, step
@@ -227,6 +231,11 @@ class Trainer:
         size = self.run.train.batch_size
         values = inference.per_example(model, self.mesh, keys.evaluate, state, split, size)
         metrics = {name: float(value.mean()) for name, value in values.items()}
+        if isinstance(model, Watches) and model.compared:
+            train, evaluate = self._some_of_train, run.keys.evaluate
+            seen = inference.per_example(model, self.mesh, evaluate, state, train, size)
+            gaps = {gap: metrics[n] - float(seen[n].mean()) for n, gap in model.compared.items()}
+            metrics |= gaps
         if isinstance(model, Samples):
             room = ROOM[model.spec.kind]
             num = room if self._score is None else max(room, self.run.train.samples)
@@ -245,6 +254,13 @@ class Trainer:
             run.checkpoints.save(step, back, notes=notes)
         return metrics, back
 
+    @functools.cached_property
+    def _some_of_train(self) -> Split:
+        """Training examples, as many as there are to validate on."""
+        train, num = self.dataset.splits["train"], len(self.dataset.splits["validation"])
+        ids = np.random.default_rng(0).choice(len(train), min(num, len(train)), replace=False)
+        return Split(train.take(np.sort(ids)), train.apart)
+
     def _warn(self, where: Path) -> Callable[[str], None]:
         """Prints warnings; with several seeds, under the name of the one they are about."""
         whose = f"{where.name}: " if self.run.train.seeds > 1 else ""
@@ -256,14 +272,19 @@ def _joined(keys: list[jax.Array]) -> jax.Array:
     return jnp.stack(keys) if len(keys) > 1 else keys[0]
 
 
-def _verdicts(model: Model, runs: list[SeedRun], rows: list[dict[str, float]]) -> str:
-    """What a model makes of the last log interval, a line for each seed it has something to tell
-    of."""
-    if not isinstance(model, Watches):
+def _verdicts(
+    model: Model,
+    runs: list[SeedRun],
+    rows: list[dict[str, float]],
+    validated: list[dict[str, float]],
+) -> str:
+    """What a model makes of the last log interval, if one has ended, and of the validation: a line
+    for each seed it has something to tell of."""
+    if not isinstance(model, Watches) or not rows:
         return ""
     lines = []
-    for run, row in zip(runs, rows, strict=True):
-        if verdict := model.verdict(row):
+    for run, row, metrics in zip(runs, rows, validated, strict=True):
+        if verdict := model.verdict({**metrics, **row}):
             whose = f"seed {run.run.train.seed}: " if len(runs) > 1 else ""
             lines.append(f"\n  {whose}{verdict}")
     return "".join(lines)

@@ -21,7 +21,9 @@ from jaxgen.data.loading import load
 from jaxgen.data.splits import Split
 from jaxgen.errors import UserError
 from jaxgen.evaluation import fitted, scores
-from jaxgen.evaluation.results import final_results
+from jaxgen.evaluation.last import Last
+from jaxgen.evaluation.results import Results, final_results
+from jaxgen.evaluation.sample_scores import Scores, sample_scores
 from jaxgen.evaluation.subject import Subject
 from jaxgen.model import Metric
 from jaxgen.models.adversarial.gan import GAN
@@ -179,7 +181,8 @@ def test_baselines_and_scores_stand_beside_the_model(vae, digits):
 def test_a_model_without_likelihood_has_scores_alone(gan):
     found, said = gan[2:]
     assert found["likelihood"] is None and not (gan[1] / "baselines.npz").exists()
-    assert set(found["metrics"]) == {"d_real", "d_fake"} and found["monitor"] == "frechet"
+    judged = {"d_real", "d_fake", "d_logit", "d_logit_fake"}
+    assert set(found["metrics"]) == judged and found["monitor"] == "frechet"
     assert "Fréchet" in said and "nats per image" not in said
 
 
@@ -289,6 +292,33 @@ def test_numbers_come_from_the_best_checkpoint(vae, digits, tmp_path):
         assert checkpoints.save(9, fresh, monitor=2 * max(nll.values()))
     again = finish.finish(run, digits, copy, lambda line: None).to_json()
     assert again["step"] == found["step"] and again["likelihood"] == found["likelihood"]
+
+
+def test_the_last_checkpoint_stands_beside_the_best(gan, digits, tmp_path):
+    """A game's; where it is the best, that is said, and nothing is measured twice."""
+    run, directory, found, said = gan
+    copy = shutil.copytree(directory, tmp_path / "run")
+    with Checkpoints(copy / "checkpoints") as checkpoints:
+        best = checkpoints.best()
+        other = Trainer(run, digits, copy, None).fresh()
+        assert checkpoints.save(9, other, monitor=1e9)
+    results = finish.finish(run, digits, copy, lambda line: None)
+    again, page = results.to_json(), (copy / "report.html").read_text()
+    assert again["step"] == found["step"] == best and again["scores"] == found["scores"]
+    assert again["last"]["step"] == 9 and again["last"]["translation"] is None
+    assert again["last"]["scores"]["floor"] == found["scores"]["floor"]
+    assert f"At the last step, 9, not the chosen {best}: 100 samples against" in page
+    # It is the other one's own: what measuring that checkpoint alone gives.
+    mesh = finish.make_mesh(1)
+    alone = finish.Subject.of(run, digits, mesh, other.state, 9, copy)
+    assert results.get(Last).scores == sample_scores(alone)
+    assert results.get(Last).scores.model != results.get(Scores).model
+    assert Results.from_json(again) == results
+    with Checkpoints(copy / "checkpoints") as checkpoints:
+        assert checkpoints.save(10, other, monitor=-1.0)
+    again = finish.finish(run, digits, copy, lambda line: None)
+    assert again.get(Last) == Last(10, None, None)
+    assert "the best, which is the last" in (copy / "report.html").read_text()
 
 
 def test_page_is_whole_and_loads_nothing(vae, gan):

@@ -499,6 +499,29 @@ def test_what_a_model_makes_of_its_last_interval_is_told(tmp_path, capfd):
     assert "the loss is" not in capfd.readouterr().err
 
 
+@dataclass(frozen=True)
+class Comparing(Toy, Watches):
+    """Has a metric that is taken of training examples too."""
+
+    compared: ClassVar = {"w": "gap"}
+
+    def verdict(self, means):
+        return f"w {means['w']:.4f}, beyond {means['gap']:.4f}"
+
+
+def test_what_is_known_of_training_examples_is_set_beside_the_others(tmp_path, capfd):
+    """As the mean over as many examples of both; which are the same ones at each validation."""
+    train(tmp_path, Comparing(DIGITS.spec))
+    said, found = capfd.readouterr().err, rows(tmp_path, "validation")
+    mean = {n: DIGITS.splits[n].x.mean((1, 2, 3)) for n in ("train", "validation")}
+    ids = np.random.default_rng(0).choice(1000, 350, replace=False)
+    expected = mean["validation"].mean() - mean["train"][ids].mean()
+    assert len(found) == 2
+    for row in found:
+        np.testing.assert_allclose(row["gap"], expected, atol=1e-5)
+        assert f"w {row['w']:.4f}, beyond {row['gap']:.4f}" in said
+
+
 def test_a_bad_step_is_skipped_and_counted(tmp_path):
     model = Toy(DIGITS.spec, bad_metric=(8, 9, 14))
     train(tmp_path, model)

@@ -262,23 +262,27 @@ class Game(GameFields, Model[GameState], Watches):
         return self.instance_noise * jnp.maximum(0.0, 1.0 - step / self.noise_steps)
 
     def verdict(self, means: Mapping[str, float]) -> str | None:
-        """Whether the generator has collapsed, or one of the two has won."""
+        """Whether the generator has collapsed, or D has won or remembers its images."""
         return trouble(means, judged=self.loss != "wasserstein")
 
     def eval_step(
         self, key: Key[Array, ""], state: GameState, batch: Batch
     ) -> dict[str, Float[Array, " b"]]:
-        """What D holds to be real, of given examples and of as many generated ones; where it judges
-        several together, of each what it holds of them, the last ones filled up by the first."""
+        """What D holds to be real, and its logits, of given examples and of as many generated ones;
+        where it judges several together, of each what it holds of them, the last ones filled up by
+        the first."""
         generator, discriminator = self.generator(train=False), self.discriminator(train=False)
         shown, _ = self.show(key, lambda *x: (generator.apply(state.ema, *x), {}), batch)
 
-        def prob(x: PyTree) -> Float[Array, " b"]:
+        def judged(x: PyTree) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
             num = len(batch["index"])
             full = jnp.arange(-(-num // self.multiple) * self.multiple) % num
             x, label = jax.tree.map(lambda a: a[full], (x, batch.get("label")))
             logits: Any = discriminator.apply(state.d.variables, packed(x, self.pack), label)
-            each = jax.nn.sigmoid(logits).reshape(len(logits), -1).mean(1)
-            return each.repeat(self.pack)[:num]
+            logits = logits.reshape(len(logits), -1)
+            logit, prob = (x.mean(1).repeat(self.pack) for x in (logits, jax.nn.sigmoid(logits)))
+            return logit[:num], prob[:num]
 
-        return {"d_real": prob(shown.real), "d_fake": prob(shown.fake), **shown.each}
+        (logit, real), (logit_fake, fake) = judged(shown.real), judged(shown.fake)
+        judgements = {"d_real": real, "d_fake": fake, "d_logit": logit, "d_logit_fake": logit_fake}
+        return {**judgements, **shown.each}

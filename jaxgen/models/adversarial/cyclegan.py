@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.abilities import Watches
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
@@ -16,12 +18,15 @@ from jaxgen.model import Batch, Metric, Metrics
 from jaxgen.models.adversarial.base import NOT_PARAMS
 from jaxgen.models.adversarial.game_fields import LOSSES
 from jaxgen.models.adversarial.pool import Pool, empty, exchanged
+from jaxgen.models.adversarial.shown import Shown, variety
 from jaxgen.models.adversarial.translation import L1, Translation, absolute, copied
+from jaxgen.models.adversarial.trouble import trouble
 from jaxgen.nn.translation import PatchDiscriminator, patch
 from jaxgen.optim.net import Net, Params, Precision, Variables, apply_in, average, create, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
 
+VALUES = "what D makes of images"
 _LOSS = ADVERSARIAL_LOSSES["least_squares"]
 
 
@@ -50,7 +55,7 @@ class Made(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CycleGAN(Translation[CycleState]):
+class CycleGAN(Translation[CycleState], Watches):
     """Translation between two domains, both ways, learned without pairs.
 
     Two generators are each other's inverse as far as they can be, and what each makes is to pass
@@ -88,6 +93,7 @@ class CycleGAN(Translation[CycleState]):
     """How both discriminators are trained."""
 
     ways: ClassVar = ("forth", "back")
+    compared: ClassVar = {"d_logit": "d_gap"}
     only: ClassVar = {
         "identity": Only(
             "without domains of one shape",
@@ -102,6 +108,12 @@ class CycleGAN(Translation[CycleState]):
         "identity": L1._replace(label="absolute error of what is to stay"),
         "g_loss": Metric("the generators' loss", chart=LOSSES, curve="G"),
         "d_loss": Metric("the discriminators' loss", chart=LOSSES, curve="D"),
+        "d_real": Metric("what D makes of real images, 1 being real", "", "", VALUES, "real"),
+        "d_fake": Metric("what D makes of translations, 0 being made", "", "", VALUES, "made"),
+        "d_logit": Metric("what D makes of real images", "1 = real"),
+        "d_logit_fake": Metric("what D makes of translations", "0 = made"),
+        "d_gap": Metric("what D makes of validation images over that of train images"),
+        "variety": Metric("standard deviation of translations over that of real images, one way"),
     }
 
     def __post_init__(self) -> None:
@@ -185,11 +197,15 @@ class CycleGAN(Translation[CycleState]):
         d_loss = jax.value_and_grad(self._d_loss, has_aux=True)
         loss_x, d_x = d_loss(state.d_x.params, state.d_x, x, shown.x)
         loss_source, d_source = d_loss(state.d_source.params, state.d_source, source, shown.source)
+        (changed_x, judged_x), (changed_source, judged_source) = loss_x[1], loss_source[1]
         metrics["d_loss"] = (loss_x[0] + loss_source[0]) / 2
-        changed = {"d_x": loss_x[1], "d_source": loss_source[1]}
+        metrics |= {name: (judged_x[name] + judged_source[name]) / 2 for name in judged_x}
+        changed = {"d_x": changed_x, "d_source": changed_source}
         grads, metrics, changed = mean_over(
             axis_name, ({**grads, "d_x": d_x, "d_source": d_source}, metrics, changed)
         )
+        ways = Shown(x, jax.lax.stop_gradient(made.x)), Shown(source, made.source)
+        metrics["variety"] = jnp.minimum(*(variety(way, axis_name) for way in ways))
         for name, part in (("g", ("forth", "back")), ("d", ("d_x", "d_source"))):
             metrics[f"{name}_grad_norm"] = optax.tree.norm([grads[each] for each in part])
         new = {
@@ -232,16 +248,19 @@ class CycleGAN(Translation[CycleState]):
             metrics["identity"] = same.mean() / 2
         return value, ({**metrics, "g_loss": value}, made)
 
-    def _d_loss(self, params: Params, d: Net, real: Array, fake: Array) -> tuple[Array, Variables]:
-        """The loss ((D(real) - 1)^2 + D(fake)^2) / 2 of one discriminator, and the collections that
-        its pass over real examples changed."""
+    def _d_loss(
+        self, params: Params, d: Net, real: Array, fake: Array
+    ) -> tuple[Array, tuple[Variables, Metrics]]:
+        """The loss ((D(real) - 1)^2 + D(fake)^2) / 2 of one discriminator, the collections that its
+        pass over real examples changed, and what it makes of both."""
         network, variables = self.discriminator(train=True), d.having(params)
 
         def see(x: Array) -> Any:
             return apply_in(self.precision, network, variables, x, mutable=NOT_PARAMS)
 
         (of_real, changed), (of_fake, _) = see(real), see(jax.lax.stop_gradient(fake))
-        return _LOSS.real(of_real).mean() + _LOSS.fake(of_fake).mean(), changed
+        made = {"d_real": of_real.mean(), "d_fake": of_fake.mean()}
+        return _LOSS.real(of_real).mean() + _LOSS.fake(of_fake).mean(), (changed, made)
 
     def used(self, state: CycleState, way: str) -> Variables:
         return state.ema[way]
@@ -258,8 +277,22 @@ class CycleGAN(Translation[CycleState]):
 
         made = Made(go("forth", source), go("back", x))
         cycle = absolute(x, go("forth", made.source)) + absolute(source, go("back", made.x))
+        judge = self.discriminator(train=False)
+
+        def judged(x: Array, source: Array) -> Array:
+            """By both discriminators, the mean over an image's patches."""
+            sides: Any = [
+                judge.apply(d.variables, a) for d, a in ((state.d_x, x), (state.d_source, source))
+            ]
+            return sum(values.reshape(len(x), -1).mean(1) for values in sides) / 2
+
+        values = {"d_logit": judged(x, source), "d_logit_fake": judged(*made)}
         if self.chosen_by == "cycle":
-            return {"cycle": cycle / 2}
+            return {"cycle": cycle / 2, **values}
         forth, back = absolute(x, made.x), absolute(source, made.source)
         each = {"l1_forth": forth, "l1_back": back, "cycle": cycle / 2}
-        return {"l1": (forth + back) / 2, **each}
+        return {"l1": (forth + back) / 2, **each, **values}
+
+    def verdict(self, means: Mapping[str, float]) -> str | None:
+        """Whether translations of one way hardly vary, or D has won or remembers its images."""
+        return trouble(means, judged=True)

@@ -11,6 +11,7 @@ from jaxgen.optim.net import Precision
 from jaxgen.optim.optimizer import Optimizer
 
 LOSSES = "losses of the two players"
+LOGITS = "D's logits in use"
 JUDGEMENTS = "what D holds to be real (probability)"
 
 
@@ -68,6 +69,7 @@ class GameFields:
             lambda game: game.loss in SMOOTHED,
         ),
     }
+    compared: ClassVar[Mapping[str, str]] = {"d_logit": "d_gap"}
     metrics: ClassVar[Mapping[str, Metric]] = {
         "d_loss": Metric("the discriminator's loss", chart=LOSSES, curve="D"),
         "g_loss": Metric("the generator's loss", chart=LOSSES, curve="G"),
@@ -75,6 +77,9 @@ class GameFields:
                          JUDGEMENTS, "D(x)"),
         "d_fake": Metric("D(G(z)): held to be real, of generated images", "probability", "",
                          JUDGEMENTS, "D(G(z))"),
+        "d_logit": Metric("D's logit of real images", "", "", LOGITS, "real"),
+        "d_logit_fake": Metric("D's logit of generated images", "", "", LOGITS, "generated"),
+        "d_gap": Metric("D's logit of validation images over that of train images"),
         "variety": Metric("standard deviation of generated over that of real images"),
         "r1": Metric("|grad D|^2 on real images"),
         "slope": Metric("(|grad D| - 1)^2 between real and generated images"),

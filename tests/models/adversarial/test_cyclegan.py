@@ -237,6 +237,44 @@ def test_exchanging_the_domains_exchanges_everything(random_state):
     assert forth.dtype == jnp.uint8 and forth.shape == (8, 4, 4, 1)
 
 
+def test_it_watches_both_domains(random_state):
+    """Judgements are means over both, and variety is that of the way that has less."""
+    model, batch = small(pool=0), batch_of(8, GREY)
+    state = random_state(model)
+    _, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 3)
+    x, source = model.pair(batch)
+    judge = model.discriminator(True)
+    forth, back = (
+        model.network(way).apply(getattr(state, way).variables, given)
+        for way, given in (("forth", source), ("back", x))
+    )
+    for name, sides in (("d_real", (x, source)), ("d_fake", (forth, back))):
+        logits = [
+            judge.apply(d.variables, a, mutable=["spectral"])[0]
+            for d, a in zip((state.d_x, state.d_source), sides, strict=True)
+        ]
+        expected = np.mean([each.mean() for each in logits])
+        np.testing.assert_allclose(metrics[name], expected, rtol=1e-4)
+    ratios = [
+        (np.var(made, 0).mean() / np.var(real, 0).mean()) ** 0.5
+        for made, real in ((forth, x), (back, source))
+    ]
+    np.testing.assert_allclose(metrics["variety"], min(ratios), rtol=1e-4)
+    still = jax.tree.map(jnp.zeros_like, state.back.variables)
+    state = state.replace(back=state.back.replace(variables=still))
+    _, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 3)
+    assert metrics["variety"] == 0 and "collapsed" in model.verdict(metrics)
+    seen = model.eval_step(jax.random.key(2), state, batch)
+    logits = [
+        model.discriminator(False).apply(d.variables, a).reshape(8, -1).mean(1)
+        for d, a in ((state.d_x, x), (state.d_source, source))
+    ]
+    np.testing.assert_allclose(seen["d_logit"], sum(logits) / 2, rtol=1e-4)
+    fine = {"variety": 1.0, "d_real": 0.7, "d_fake": 0.3, "d_logit": 0.1, "d_logit_fake": 0.1}
+    assert model.verdict(fine) is None
+    assert "remembers the training images" in model.verdict({**fine, "d_gap": -0.8})
+
+
 # Data
 
 
@@ -275,7 +313,7 @@ def test_what_cannot_be_is_told():
     assert small(chosen_by="cycle").monitor == "cycle" and small().monitor == "l1"
     assert set(jax.eval_shape(small(chosen_by="cycle").eval_step, jax.random.key(0),
                               jax.eval_shape(small().init, jax.random.key(0), GREY.example(2)),
-                              GREY.example(2))) == {"cycle"}  # fmt: skip
+                              GREY.example(2))) == {"cycle", "d_logit", "d_logit_fake"}  # fmt: skip
 
 
 @pytest.fixture

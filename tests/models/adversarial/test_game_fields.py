@@ -113,8 +113,10 @@ def test_a_packing_discriminator_judges_several_together(random_state):
     logits = d(packed(SPEC.to_float(batch["x"]), 2))
     assert logits.shape == (4,)
     np.testing.assert_allclose(metrics["d_real"], jax.nn.sigmoid(logits).mean(), rtol=1e-5)
-    judged = jax.jit(model.eval_step)(jax.random.key(0), state, batch)["d_real"]
-    x = SPEC.to_float(batch["x"])
+    evaluated = jax.jit(model.eval_step)(jax.random.key(0), state, batch)
+    judged, x = evaluated["d_real"], SPEC.to_float(batch["x"])
+    for logit, prob in (("d_logit", "d_real"), ("d_logit_fake", "d_fake")):
+        np.testing.assert_allclose(jax.nn.sigmoid(evaluated[logit]), evaluated[prob], rtol=1e-5)
     for i in range(8):
         first = i - i % 2
         pair = jnp.concatenate([x[first], x[first + 1]], -1)[None]
@@ -227,6 +229,19 @@ def test_trouble_is_told_and_balance_is_not():
     assert "nearly always tells real (0.98)" in model.verdict(won)
     assert critic.verdict(won) is None
     assert model.verdict({**fine, "variety": float("nan")}) is None
+
+
+def test_a_discriminator_that_remembers_is_told_of():
+    """By how far validation images are from training ones, on the way to generated ones."""
+    for model in (gan(), gan(loss="wasserstein", slope_penalty=1.0)):
+        fine = {"variety": 0.9, "d_real": 0.7, "d_fake": 0.3, "d_logit_fake": -2.0}
+        told = model.verdict({**fine, "d_logit": -0.5, "d_gap": -4.5})
+        assert "remembers the training images" in told and "are 75% of the way" in told
+        assert model.verdict({**fine, "d_logit": 2.0, "d_gap": -1.0}) is None
+        # Between players that are equal, a small difference is most of the way, and chance.
+        assert model.verdict({**fine, "d_logit": -2.0, "d_gap": -0.1}) is None
+        assert model.verdict({**fine, "d_logit": -2.0, "d_gap": 3.0}) is None
+    assert gan().compared == {"d_logit": "d_gap"} and "d_gap" in gan().metrics
 
 
 def test_a_generator_that_draws_one_image_is_found_out_in_training(random_state):
