@@ -135,6 +135,35 @@ def test_interpolate_walks_between_given_images(vae, refused):  # noqa: F811
     assert "--pairs=3 has no effect beside --images" in told
 
 
+def test_project_shows_given_found_and_their_difference(vae, capfd, refused):  # noqa: F811
+    """And keeps the latents of what is shown, which are no worse than the encoder's."""
+    run, _, data, codes, images = vae
+    main.main(["project", f"--run={run}", "--count=3", "--starts=2", "--steps=20", "--out=x.png"])
+    said, kept = capfd.readouterr().out, np.load("x.npz")
+    test = data.splits["test"].x[:3]
+    given, found, differ = levels_of(read("x.png"), 3, 3)
+    z, error = kept["z"], kept["error"]
+    assert (given == test).all() and z.shape == (3, 3) and error.shape == (3,)
+    close(found, images(z))
+    close(differ, np.abs(images(z) - test.astype(int)))
+    # In [-1, 1] a level is an eighth; pictures round to levels.
+    squared = ((images(z) - test.astype(int)) ** 2).mean((1, 2, 3)) / 64
+    np.testing.assert_allclose(error, squared, rtol=0.1)
+    own = ((images(codes(test)) - test.astype(int)) ** 2).mean() / 64
+    told, by_codes = (float(said.split(word)[1].split()[0].strip(",()"))
+                      for word in ("[-1, 1]: ", "codes "))  # fmt: skip
+    assert told == pytest.approx(error.mean(), rel=1e-3) and told < by_codes
+    assert by_codes == pytest.approx(own, rel=0.1)
+    mean = data.splits["train"].x.mean(0) / 8 - 1
+    assert f"train split {((test / 8 - 1 - mean) ** 2).mean():.4g})" in said
+    Image.fromarray(to_bytes(test[:1], 17)[0, ..., 0]).save("one.png")
+    main.main(["project", f"--run={run}", "--images=one.png", "--starts=2", "--steps=20",
+               "--out=y.png"])  # fmt: skip
+    assert (levels_of(read("y.png"), 3, 1)[0, 0] == test[0]).all()
+    np.testing.assert_allclose(np.load("y.npz")["z"][0], z[0], atol=1e-3)
+    assert "--steps" in refused("project", f"--run={run}", "--steps=0")
+
+
 @pytest.mark.slow
 def test_interpolate_needs_an_encoder_for_given_images(runs, refused):  # noqa: F811
     files = ["--images", "0.png", "1.png"]
