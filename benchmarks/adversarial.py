@@ -24,25 +24,64 @@ PAPERS = {
 }
 PAIRED: dict[str, tuple[str, ...]] = {"pix2pix_l1": (), "pix2pix": ()}
 
+_STACKED = (
+    *("--dataset=stacked_digits", "--gan.deviation_group=0", "--samples=10000"),
+    "--eval_every=1000",
+)
+"""Variation within a batch is not shown beside packs, which are to do its work."""
+
 TASKS = {
     "digits": Task("Digits, 17 levels", (), {name: () for name in PAPERS}),
     "invert": Task("Negatives to digits and back, without pairs", (), {"cyclegan": ()}),
     "inpaint": Task("Digits from digits with a hole", ("--pairing=inpaint",), PAIRED),
     "super2": Task("Digits from 4x4 pixels", ("--pairing=super2",), PAIRED),
+    "stacked": Task("1,000 combinations of three digits", _STACKED, {"gan": ()}),
+    "packed": Task(
+        "1,000 combinations, judged in packs of two", (*_STACKED, "--gan.pack=2"), {"gan": ()}
+    ),
     "super4": Task("Digits from 2x2 pixels", ("--pairing=super4",), PAIRED),
 }
 
 
 def table(task: str, rows: list[Row]) -> str:
+    if task in ("stacked", "packed"):
+        return combinations(rows)
     return samples(rows) if task == "digits" else translations(task, rows)
+
+
+def combinations(rows: list[Row]) -> str:
+    """The combinations of classes that samples reach, by seed."""
+    shown = {"reached": ".0f", "histogram_kl": ".2f"}
+    model, floor = (
+        [cells(rows, "stacked", whose, n, form=form) for n, form in shown.items()]
+        for whose in ("model", "floor")
+    )
+    return "\n".join([
+        "| `--model` | combinations reached of 1,000 | KL in nats | samples "
+        "| seconds, all included |",
+        "|---|---|---|---|---|",
+        f"| `gan` | {' | '.join(model)} | {rows[0]['stacked']['samples']:,} "
+        f"| {cells(rows, 'wall_s', form='.0f')} |",
+        f"| real training images, as many | {' | '.join(floor)} | | |",
+    ])  # fmt: skip
+
+
+def last_scores(row: Row) -> str:
+    """Both scores of the last step; a dash where that is the best one, which has them already."""
+    last = row.get("last")
+    if last is None:
+        return "not measured"
+    if last["scores"] is None:
+        return "—"
+    return "{frechet:.2f} / {coverage:.2f}".format(**last["scores"]["model"])
 
 
 def samples(rows: list[Row]) -> str:
     """Scores of samples, by seed."""
     lines = [
-        "| `--model` | paper | Fréchet distance | coverage | classes | KL of classes in nats "
-        "| parameters | seconds, all included |",
-        "|---|---|---|---|---|---|---|---|",
+        "| `--model` | paper | Fréchet distance | coverage | both at the last step, if another "
+        "| classes | KL of classes in nats | parameters | seconds, all included |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, paper in PAPERS.items():
         mine = [row for row in rows if row["model"] == name]
@@ -51,11 +90,12 @@ def samples(rows: list[Row]) -> str:
         shown = {"frechet": ".2f", "coverage": ".2f", "classes_present": ".0f"}
         shown |= {"histogram_kl": ".3f"}
         scores = [cells(mine, "scores", "model", n, form=form) for n, form in shown.items()]
+        scores.insert(2, ", ".join(last_scores(row) for row in mine))
         row = [f"`{name}`", paper, *scores, format(mine[0]["parameters"], ",")]
         lines.append(f"| {' | '.join([*row, cells(mine, 'wall_s', form='.0f')])} |")
     floor = rows[0]["scores"]["floor"]
     lines.append(
-        f"| real training images | | {floor['frechet']:.2f} | {floor['coverage']:.2f} "
+        f"| real training images | | {floor['frechet']:.2f} | {floor['coverage']:.2f} | "
         f"| {floor['classes_present']:.0f} | {floor['histogram_kl']:.3f} | | |"
     )
     return "\n".join(lines)
