@@ -57,6 +57,7 @@ _TINY_PAIRS = DataSpec(4, 4, 1, 5, num_classes=3, source=DataSpec(2, 2, 3, 5))
 _TINY_DOMAINS = DataSpec(4, 4, 1, 5, source=DataSpec(4, 4, 3, 5))
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
+_QUICK_RATE = Optimizer(learning_rate=5e-3, b1=0.0, b2=0.99)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
 _PROGAN_RATE = Optimizer(learning_rate=1e-2, b1=0.0, b2=0.99)
 _STYLE_RATE = Optimizer(learning_rate=2e-2, b1=0.0, b2=0.99)
@@ -150,7 +151,8 @@ MODELS: dict[str, Preset] = {
         GMM(DataSpec(1, 1, 3, 0, ranges=((-1.0, 1.0),) * 3), components=3),
     ),
     "gan": _on_digits(
-        GAN(_DIGITS, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
+        GAN(_DIGITS, d_norm="none", deviation_group=8, r1=0.1, penalty_every=4, ema=0.995,
+            g_optimizer=_QUICK_RATE, d_optimizer=_QUICK_RATE), 3000,
         GAN(_TINY, filters=2, latents=3), 64,
     ),
     "progan": _on_digits(
@@ -174,7 +176,8 @@ MODELS: dict[str, Preset] = {
         GAN(_TINY, architecture="mlp", hidden=(6,), latents=3, g_norm="none", d_norm="none"), 64,
     ),
     "lsgan": _on_digits(
-        GAN(_DIGITS, loss="least_squares", g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 3000,
+        GAN(_DIGITS, loss="least_squares", d_norm="none", deviation_group=8, r1=0.1,
+            penalty_every=4, ema=0.995, g_optimizer=_QUICK_RATE, d_optimizer=_QUICK_RATE), 3000,
         GAN(_TINY, loss="least_squares", filters=2, latents=3), 64,
     ),
     "wgan": _on_digits(

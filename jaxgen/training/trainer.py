@@ -64,6 +64,7 @@ def check(run: Run, dataset: Dataset) -> None:
     num = min(len(train), *map(len, train.apart.values())) if train.apart else len(train)
     if examples > num:
         most = num * run.train.batch_size // examples
+        most = max(run.model.multiple, most - most % run.model.multiple)
         raise UserError(
             f"--batch_size {run.train.batch_size}: a step takes {examples} examples and the train "
             f"split has {num}; use --batch_size {most} or less"

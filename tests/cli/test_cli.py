@@ -676,9 +676,9 @@ MISTAKES = {
         "--batch_size 1004: a step takes 1004 examples and the train split has 1000; use "
         "--batch_size 1000 or less",
     ),
-    "batch too large for a GAN": (
-        "train --model=gan --batch_size=400 --gan.d_steps=4",
-        "use --batch_size 250 or less",
+    "batch too large for a GAN": (  # of which 250 would do, but for groups of 8
+        "train --model=gan --batch_size=400 --gan.d_steps=4 --devices=1",
+        "use --batch_size 248 or less",
     ),
     "batch not divided": (
         "train --model=vae --batch_size=50 --devices=4",
@@ -688,7 +688,7 @@ MISTAKES = {
     "levels": ("train --model=vae --vae.likelihood=bernoulli", "--binarize=dynamic"),
     "too many levels": ("train --model=vae --levels=18", "--levels=18 is more than the 17"),
     "scale": ("train --model=vae --vae.scale=shared --vae.likelihood=categorical", "--vae.scale"),
-    "penalty": ("train --model=gan --gan.r1=1", "--gan.r1"),
+    "penalty": ("train --model=gan --gan.d_norm=batch", "set --gan.d_norm=none, or --gan.r1=0"),
     "kernel": ("train --model=pixelcnn --pixelcnn.kernel=4", "--pixelcnn.kernel must be odd"),
     "width": ("train --model=vae --vae.hidden=-3", "--vae"),
     "filters": ("train --model=gan --gan.filters=0", "--gan"),

@@ -62,7 +62,7 @@ class GAN(AugmentedGame, Embeds):
             if getattr(self, penalty) > 0 and self.d_norm == "batch":
                 raise UserError(
                     f"`{penalty}` takes the gradient example by example, which BatchNorm in the "
-                    "discriminator mixes: set `d_norm`=none"
+                    f"discriminator mixes: set `d_norm`=none, or `{penalty}`=0"
                 )
         if min((self.filters, *self.hidden)) < 1:
             raise UserError("`filters` and `hidden` must be positive")
