@@ -57,11 +57,12 @@ _TINY_PAIRS = DataSpec(4, 4, 1, 5, num_classes=3, source=DataSpec(2, 2, 3, 5))
 _TINY_DOMAINS = DataSpec(4, 4, 1, 5, source=DataSpec(4, 4, 3, 5))
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
+_BIGAN_RATE = Optimizer(learning_rate=2e-3, b1=0.0, b2=0.99)
 _QUICK_RATE = Optimizer(learning_rate=5e-3, b1=0.0, b2=0.99)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
 _PROGAN_RATE = Optimizer(learning_rate=1e-2, b1=0.0, b2=0.99)
 _STYLE_RATE = Optimizer(learning_rate=2e-2, b1=0.0, b2=0.99)
-_WGAN_RATE = Optimizer(learning_rate=5e-4, b1=0.0, b2=0.9)
+_WGAN_RATE = Optimizer(learning_rate=3e-3, b1=0.0, b2=0.99)
 _FALLING_RATE = Optimizer(
     learning_rate=1e-3, b1=0.5, decay="linear", constant_steps=750, decay_steps=750
 )
@@ -162,12 +163,13 @@ MODELS: dict[str, Preset] = {
                stage_steps=3, fade=1.0), 64,
     ),
     "bigan": _on_digits(
-        BiGAN(_DIGITS, r1=0.1, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 4000,
+        BiGAN(_DIGITS, r1=0.1, penalty_every=4, ema=0.995, g_optimizer=_BIGAN_RATE,
+              d_optimizer=_BIGAN_RATE), 6000,
         BiGAN(_TINY, hidden=(6,), latents=3), 64,
     ),
     "ali": _on_digits(
-        BiGAN(_DIGITS, encoder="stochastic", r1=0.1, g_optimizer=_GAN_RATE,
-              d_optimizer=_GAN_RATE), 4000,
+        BiGAN(_DIGITS, encoder="stochastic", r1=0.1, penalty_every=4, ema=0.995,
+              g_optimizer=_BIGAN_RATE, d_optimizer=_BIGAN_RATE), 4500,
         BiGAN(_TINY, encoder="stochastic", hidden=(6,), latents=3), 64,
     ),
     "gan2014": _on_digits(
@@ -181,14 +183,15 @@ MODELS: dict[str, Preset] = {
         GAN(_TINY, loss="least_squares", filters=2, latents=3), 64,
     ),
     "wgan": _on_digits(
-        GAN(_DIGITS, loss="wasserstein", slope_penalty=10.0, d_norm="none", d_steps=3,
-            g_optimizer=_WGAN_RATE, d_optimizer=_WGAN_RATE), 2000,
+        GAN(_DIGITS, loss="wasserstein", slope_penalty=1.0, penalty_every=2, d_norm="none",
+            d_steps=2, deviation_group=8, ema=0.995, g_optimizer=_WGAN_RATE,
+            d_optimizer=_WGAN_RATE), 2000,
         GAN(_TINY, loss="wasserstein", slope_penalty=1.0, d_norm="none", d_steps=2, filters=2,
             latents=3), 64,
     ),
     "sngan": _on_digits(
-        GAN(_DIGITS, loss="hinge", d_norm="spectral", filters=64, g_optimizer=_SNGAN_RATE,
-            d_optimizer=_SNGAN_RATE), 3000,
+        GAN(_DIGITS, loss="hinge", d_norm="spectral", deviation_group=8, ema=0.995,
+            g_optimizer=_QUICK_RATE, d_optimizer=_QUICK_RATE), 3000,
         GAN(_TINY, loss="hinge", d_norm="spectral", filters=2, latents=3), 64,
     ),
     "pix2pix": Preset(
