@@ -6,7 +6,7 @@ COLLAPSED = 0.3
 """The variety of generated images, over that of real ones, below which few are drawn."""
 WON = 0.9
 """The difference of D's judgements above which it knows nearly always."""
-REMEMBERED, LEAST = 0.5, 0.25
+REMEMBERED, LEAST = 0.75, 0.75
 """How far from training images to generated ones D sets validation images, as a share of that way,
 and by how much in its logits, from which on it remembers (r_v of Karras et al. 2020,
 arXiv:2006.06676, equation 1)."""

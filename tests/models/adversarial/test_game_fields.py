@@ -235,11 +235,11 @@ def test_a_discriminator_that_remembers_is_told_of():
     """By how far validation images are from training ones, on the way to generated ones."""
     for model in (gan(), gan(loss="wasserstein", slope_penalty=1.0)):
         fine = {"variety": 0.9, "d_real": 0.7, "d_fake": 0.3, "d_logit_fake": -2.0}
-        told = model.verdict({**fine, "d_logit": -0.5, "d_gap": -4.5})
-        assert "remembers the training images" in told and "are 75% of the way" in told
+        told = model.verdict({**fine, "d_logit": -1.0, "d_gap": -4.0})
+        assert "remembers the training images" in told and "are 80% of the way" in told
         assert model.verdict({**fine, "d_logit": 2.0, "d_gap": -1.0}) is None
         # Between players that are equal, a small difference is most of the way, and chance.
-        assert model.verdict({**fine, "d_logit": -2.0, "d_gap": -0.1}) is None
+        assert model.verdict({**fine, "d_logit": -2.0, "d_gap": -0.5}) is None
         assert model.verdict({**fine, "d_logit": -2.0, "d_gap": 3.0}) is None
     assert gan().compared == {"d_logit": "d_gap"} and "d_gap" in gan().metrics
 
