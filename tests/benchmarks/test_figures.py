@@ -43,7 +43,7 @@ def test_latent_models_beat_the_mixture_by_3_nats_on_digits(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gan_covers_digits(tmp_path: Path, seed: int) -> None:
     scores = results(tmp_path, "--model=gan", f"--seed={seed}")["scores"]["model"]
-    assert scores["coverage"] >= 0.55
+    assert scores["coverage"] >= 0.65
     assert scores["classes_present"] == 10
 
 
