@@ -4,7 +4,8 @@
     python benchmarks/digits.py --table    # writes both tables of the results that are there
     python benchmarks/digits.py --check    # whether the pages show just those
 
-Each run is `python train.py --model=MODEL --seed=SEED`; runs that are complete are not repeated.
+Each run is `python train.py --model=MODEL --seed=SEED`; runs that are complete are not repeated,
+and results of others are kept.
 The tables are of the three models; other ones are trained, printed and written to --out.
 """
 
@@ -156,7 +157,10 @@ def main() -> None:
         for seed in asked.seeds
     ]
     print("\n".join(line(row) for row in rows))
-    common.write(asked.out, {"machine": common.machine(), "runs": rows})
+    made = {(row["model"], row["seed"]) for row in rows}
+    old = json.loads(asked.out.read_text())["runs"] if asked.out.exists() else []
+    kept = [row for row in old if (row["model"], row["seed"]) not in made]
+    common.write(asked.out, {"machine": common.machine(), "runs": [*kept, *rows]})
 
 
 if __name__ == "__main__":

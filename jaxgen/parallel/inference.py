@@ -71,10 +71,12 @@ def per_example(
     """The model's evaluation metrics for every example of a split, float64 [n] on the host.
 
     The last batch is filled up by repeating examples, which are then dropped: it counts exactly.
-    Noise is a function of (key, place in the split), so the batch size changes nothing.
+    Noise is a function of (key, place in the split), and examples that are judged together stay
+    together, so the batch size and the number of devices change nothing.
     """
     num, step, parts = len(split), _eval_step(model, mesh), []
-    size = -(-min(batch_size, num) // mesh.size) * mesh.size
+    shares = mesh.size * model.multiple
+    size = -(-min(batch_size, num) // shares) * shares
     for start in range(0, num, size):
         ids = np.arange(start, start + size, dtype=np.int32) % num
         batch = {**examples(split, model.spec, ids), "index": ids}

@@ -19,7 +19,7 @@ class Numbers:
     """A stand-in for a model: whatever it is asked for, it answers with the numbers of the
     examples, by which their noise is named."""
 
-    convolutional = False
+    convolutional, multiple = False, 1
 
     def __init__(self, spec):
         self.spec = spec
@@ -63,6 +63,26 @@ def test_examples_are_numbered_by_their_place_in_the_whole(devices, monkeypatch)
     for size in (3, 8, 100):
         found = inference.per_example(model, mesh, key, {}, Split.of(x), size)["number"]
         np.testing.assert_array_equal(found, np.arange(NUM))
+
+
+class Trios(Numbers):
+    """Takes each three together, as some discriminators do."""
+
+    multiple = 3
+
+    def eval_step(self, key, state, batch):
+        return {"number": batch["index"].reshape(-1, 3).max(1).repeat(3)}
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_examples_that_are_judged_together_stay_together(devices):
+    """The last ones with the first, however batches are cut."""
+    model, x = Trios(DataSpec(2, 2, 1, 3)), np.zeros((NUM, 2, 2, 1), np.uint8)
+    for size in (3, 8, 100):
+        found = inference.per_example(
+            model, make_mesh(devices), jax.random.key(0), {}, Split.of(x), size
+        )["number"]
+        np.testing.assert_array_equal(found, [2, 2, 2, 5, 5, 5, 8, 8, 8, 10, 10])
 
 
 @pytest.fixture(scope="module")
