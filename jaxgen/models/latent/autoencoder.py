@@ -5,19 +5,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.abilities import Embeds, Encodes
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_huge, refuse_idle
-from jaxgen.model import Batch, Metric, Metrics, Model, labels_or_all, without_label
+from jaxgen.fields import Only
+from jaxgen.model import Batch, Metric, Metrics, labels_or_all, without_label
+from jaxgen.models.latent.descent import Descends
 from jaxgen.nn.encoders import Decoder, Encoder
 from jaxgen.nn.layers import Activation
 from jaxgen.optim.net import NetState, Precision, Variables, apply_in, create, create_state
-from jaxgen.optim.optimizer import Optimizer
-from jaxgen.optim.update import train_net
 
 
 class AutoencoderNet(nn.Module, kw_only=True):
@@ -50,7 +48,7 @@ _LAYERS = Only("without `architecture`=mlp or conv", lambda model: model.archite
 
 
 @dataclass(frozen=True)
-class Autoencoder(Model[NetState], Encodes, Embeds):
+class Autoencoder(Descends, Encodes, Embeds):
     """A code of few numbers, from which data is decoded with the least squared error.
 
     It has no prior, so nothing can be drawn from it. The linear one spans what PCA does (Baldi &
@@ -71,15 +69,8 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
     noise: float = 0.0
     """Standard deviation of the noise that is added to what is encoded in training, in units of the
     range [-1, 1]; the clean data are to be decoded (a denoising autoencoder)."""
-    ema: float = 0.995
-    """Decay of the parameters' moving average, which evaluation uses."""
-    accumulate: int = 1
-    """Parts that a device's batch is taken in, one after another, for memory; the step is the
-    same to rounding."""
     precision: Precision = "float32"
     """What the networks compute in while training; evaluation stays float32."""
-    optimizer: Optimizer = Optimizer()
-    """How the network is trained; encoder and decoder share one loss."""
 
     metrics: ClassVar = {"squared_error": Metric("squared error", "per image", "lower")}
     monitor: ClassVar = "squared_error"
@@ -89,25 +80,15 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
         "activation": _LAYERS,
     }
 
-    def __post_init__(self) -> None:
+    def checks(self) -> None:
         if min((self.latents, self.filters, *self.hidden)) < 1:
             raise UserError("`latents`, `filters` and `hidden` must be positive")
         if self.noise < 0:
             raise UserError(f"`noise` must not be negative; got {self.noise}")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
-        if self.accumulate < 1:
-            raise UserError(f"`accumulate` must be at least 1; got {self.accumulate}")
-        refuse_huge(self)
-        refuse_idle(self)
 
     @property
     def groups(self) -> tuple[int, ...]:
         return (self.latents,)
-
-    @property
-    def multiple(self) -> int:
-        return self.accumulate
 
     @property
     def convolutional(self) -> bool:
@@ -140,23 +121,18 @@ class Autoencoder(Model[NetState], Encodes, Embeds):
         decoded = apply_in(precision, self.network, variables, x + noise, label)
         return ((decoded - x) ** 2).sum((1, 2, 3))
 
-    def train_step(
+    def loss(
         self,
         key: Key[Array, ""],
-        state: NetState,
+        variables: Variables,
         batch: Batch,
         step: int | Int[Array, ""],
-        axis_name: str | None = None,
-    ) -> tuple[NetState, Metrics]:
-        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
-            # The parts share the key: the noise of an example follows from its index too.
-            added = normal_like(jax.random.clone(key), batch["index"], self.spec.shape)
-            noise = self.noise * added if self.noise else 0.0
-            error = self._error(variables, batch, noise, self.precision).mean()
-            return error, ({"squared_error": error}, {})
-
-        settings = self.optimizer, self.ema, state
-        return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
+        axis_name: str | None,
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        added = normal_like(key, batch["index"], self.spec.shape)
+        noise = self.noise * added if self.noise else 0.0
+        error = self._error(variables, batch, noise, self.precision).mean()
+        return error, ({"squared_error": error}, {})
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

@@ -13,18 +13,18 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_huge, refuse_idle
+from jaxgen.fields import Only
 from jaxgen.model import (
     Batch,
     Inspection,
     Metric,
     Metrics,
-    Model,
     Request,
     example_keys,
     labels_or_all,
     without_label,
 )
+from jaxgen.models.latent.descent import Descends
 from jaxgen.models.latent.draws import (
     Draw,
     Estimator,
@@ -36,14 +36,12 @@ from jaxgen.models.latent.draws import (
 )
 from jaxgen.models.latent.inspection import active_units
 from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
-from jaxgen.optim.optimizer import Optimizer
-from jaxgen.optim.update import train_net
 
 NATS = "nats per image"
 
 
 @dataclass(frozen=True)
-class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
+class LatentVariable(Descends, Generates, Encodes, Embeds, Bounds):
     """p(x) = ∫ p(x | z) p(z) dz, bounded from below with the help of q(z | x).
 
     What users see of z is in noise space: N(0, I) under the prior. A model gives the `groups` of z,
@@ -66,16 +64,9 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     """How the gradient of the bound is estimated. reparam: through z and its density; stl: through
     z alone (Roeder et al. 2017), without noise where q is the posterior, and biased for several
     draws; dreg: the same without that bias (Tucker et al. 2019)."""
-    ema: float = 0.995
-    """Decay of the parameters' moving average, which evaluation and sampling use."""
-    accumulate: int = 1
-    """Parts that a device's batch is taken in, one after another, for memory; the step is the
-    same to rounding."""
     precision: Precision = "float32"
     """What the networks compute in while training. Parameters, losses and statistics stay float32,
     and so do evaluation and sampling."""
-    optimizer: Optimizer = Optimizer()
-    """How the network is trained; encoder and decoder share one loss."""
 
     only: ClassVar = {
         "warmup": Only("without a `beta` above 0", lambda model: model.beta > 0),
@@ -89,6 +80,7 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
         "reconstruction": Metric("reconstruction, -log p(x | z)", NATS, "lower"),
         "kl": Metric("KL(q(z | x) || p(z))", NATS),
     }
+    monitor: ClassVar = "nll"
 
     @property
     @abc.abstractmethod
@@ -130,14 +122,11 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
     def check(self) -> None:
         """Raises UserError where the model's own fields cannot be."""
 
-    def __post_init__(self) -> None:
+    def checks(self) -> None:
         if self.warmup < 0 or self.beta < 0:
             raise UserError("`warmup` and `beta` must not be negative")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
-        for name in ("accumulate", "k"):
-            if getattr(self, name) < 1:
-                raise UserError(f"`{name}` must be at least 1; got {getattr(self, name)}")
+        if self.k < 1:
+            raise UserError(f"`k` must be at least 1; got {self.k}")
         if self.free_bits < 0:
             raise UserError(f"`free_bits` must not be negative; got {self.free_bits}")
         if self.free_bits and self.accumulate > 1:
@@ -145,53 +134,36 @@ class LatentVariable(Model[NetState], Generates, Encodes, Embeds, Bounds):
         if self.estimator not in self.estimators:
             have = " or ".join(self.estimators)
             raise UserError(f"`estimator`={self.estimator} is not one of this model's: {have}")
-        refuse_huge(self)
         self.check()
-        refuse_idle(self)
-
-    @property
-    def monitor(self) -> str:
-        return "nll"
 
     @property
     def kind(self) -> str:
         return "the ELBO"
 
-    @property
-    def multiple(self) -> int:
-        return self.accumulate
-
     def init(self, key: Key[Array, ""], batch: Batch) -> NetState:
         x = self.spec.to_float(batch["x"])
         return create_state(create(self.network, self.optimizer, key, x, batch.get("label")))
 
-    def train_step(
+    def loss(
         self,
         key: Key[Array, ""],
-        state: NetState,
+        variables: Variables,
         batch: Batch,
         step: int | Int[Array, ""],
-        axis_name: str | None = None,
-    ) -> tuple[NetState, Metrics]:
-        """Raises the bound, with the KL weighted by beta; what is logged is the bound itself."""
+        axis_name: str | None,
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        """Minus the bound, with the KL weighted by beta; what is measured is the bound itself."""
         beta = self.beta * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
-
-        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
-            # The parts share the key: the noise of an example follows from its index too.
-            key_z, key_dropout = jax.random.split(jax.random.clone(key))
-            training = Training(example_keys(key_dropout, batch["index"]), axis_name)
-            if self.weighs:
-                bound, values, changed = weighted(self, key_z, variables, batch, training, beta)
-                metrics = jax.tree.map(jnp.mean, values)
-                return -bound.mean(), (metrics, changed)
-            terms = terms_of(self, key_z, variables, batch, training)
-            log_px, kl = terms.log_px.mean(), terms.kl.sum(-1).mean()
-            cost = kl_with_free_bits(terms.kl, self.free_bits, axis_name) if self.free_bits else kl
-            metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
-            return beta * cost - log_px, (metrics, terms.changed)
-
-        settings = self.optimizer, self.ema, state
-        return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
+        key_z, key_dropout = jax.random.split(key)
+        training = Training(example_keys(key_dropout, batch["index"]), axis_name)
+        if self.weighs:
+            bound, values, changed = weighted(self, key_z, variables, batch, training, beta)
+            return -bound.mean(), (jax.tree.map(jnp.mean, values), changed)
+        terms = terms_of(self, key_z, variables, batch, training)
+        log_px, kl = terms.log_px.mean(), terms.kl.sum(-1).mean()
+        cost = kl_with_free_bits(terms.kl, self.free_bits, axis_name) if self.free_bits else kl
+        metrics = {"elbo": log_px - kl, "reconstruction": -log_px, "kl": kl}
+        return beta * cost - log_px, (metrics, terms.changed)
 
     @property
     def weighs(self) -> bool:

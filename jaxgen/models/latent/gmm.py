@@ -10,18 +10,17 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.abilities import Embeds, Samples
 from jaxgen.errors import UserError
-from jaxgen.fields import refuse_huge
-from jaxgen.model import Batch, Metric, Metrics, Model, Request, example_keys
+from jaxgen.model import Batch, Metric, Metrics, Request, example_keys
+from jaxgen.models.latent.descent import Descends
 from jaxgen.optim.net import Net, NetState, Variables, create_state
 from jaxgen.optim.optimizer import Optimizer
-from jaxgen.optim.update import train_net
 
 FULL = 32
 """Dimensions up to which covariances are full; beyond, they are diagonal."""
 
 
 @dataclass(frozen=True)
-class GMM(Model[NetState], Samples, Embeds):
+class GMM(Descends, Samples, Embeds):
     """A mixture of Gaussians: the exact density of real numbers, trained by gradient.
 
     Covariances are full up to 32 dimensions. It is what EM fits, by the same trainer as all others.
@@ -29,8 +28,6 @@ class GMM(Model[NetState], Samples, Embeds):
 
     components: int = 16
     """Gaussians of the mixture."""
-    ema: float = 0.995
-    """Decay of the parameters' moving average, which evaluation and sampling use."""
     optimizer: Optimizer = Optimizer(learning_rate=1e-2)
     """How weights, means and covariances are trained."""
 
@@ -39,7 +36,7 @@ class GMM(Model[NetState], Samples, Embeds):
     }
     monitor: ClassVar = "nll"
 
-    def __post_init__(self) -> None:
+    def checks(self) -> None:
         if self.components < 1:
             raise UserError(f"`components` must be at least 1; got {self.components}")
         if self.spec.levels:
@@ -47,11 +44,8 @@ class GMM(Model[NetState], Samples, Embeds):
                 f"a mixture of Gaussians is a density of real numbers, and the data has "
                 f"{self.spec.levels} levels: use points, or arrays of floats, without --levels"
             )
-        if not 0 <= self.ema < 1:
-            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
         if self.spec.num_classes:
             raise UserError("a mixture is told no labels: leave --conditional out")
-        refuse_huge(self)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> NetState:
         """Means are examples, each far from those chosen before it (Arthur & Vassilvitskii 2007,
@@ -96,19 +90,16 @@ class GMM(Model[NetState], Samples, Embeds):
     def _nll(self, variables: Variables, batch: Batch) -> Float[Array, " b"]:
         return -jax.nn.logsumexp(self.log_joint(variables, batch["x"]), axis=-1)
 
-    def train_step(
+    def loss(
         self,
         key: Key[Array, ""],
-        state: NetState,
+        variables: Variables,
         batch: Batch,
         step: int | Int[Array, ""],
-        axis_name: str | None = None,
-    ) -> tuple[NetState, Metrics]:
-        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
-            nll = self._nll(variables, batch).mean()
-            return nll, ({"nll": nll}, {})
-
-        return train_net(self.optimizer, self.ema, state, loss, batch, step, axis_name)
+        axis_name: str | None,
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        nll = self._nll(variables, batch).mean()
+        return nll, ({"nll": nll}, {})
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

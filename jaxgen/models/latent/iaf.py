@@ -11,7 +11,7 @@ from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
 from jaxgen.model import Batch
 from jaxgen.models.latent.draws import Draw, Terms, Training
-from jaxgen.models.latent.encoder_decoder import EncoderDecoder, EncoderDecoderNet
+from jaxgen.models.latent.one_layer import EncoderDecoderNet, OneLayer
 from jaxgen.optim.net import Variables, apply_in
 
 
@@ -59,7 +59,7 @@ class IAFNet(nn.Module, kw_only=True):
 
 
 @dataclass(frozen=True)
-class IAF(EncoderDecoder):
+class IAF(OneLayer):
     """VAE whose posterior is what a flow of masked layers makes of a diagonal Gaussian.
 
     It fits posteriors whose latents depend on each other.
@@ -103,9 +103,8 @@ class IAF(EncoderDecoder):
         self, variables: Variables, draw: Draw, batch: Batch, training: Training | None = None
     ) -> Terms:
         """The KL has no closed form: it is estimated by z."""
-        params = self.parameters(variables, draw.z, batch.get("label"), training)
         kl = draw.q - normal_log_prob(draw.z, 0.0, 0.0)
-        return Terms(self.observation.log_prob(params, batch["x"]), kl, -kl.sum(-1))
+        return Terms(self.log_px(variables, draw.z, batch, training), kl, -kl.sum(-1))
 
     def posterior_mean(self, variables: Variables, batch: Batch) -> Float[Array, "b z"]:
         """What the flow makes of the mean of its Gaussian: the mean of q itself has no closed

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.causal.condition import Condition
 from jaxgen.causal.flow import MaskedMLP
-from jaxgen.models.latent.encoder_decoder import LOGVAR_RANGE
+from jaxgen.models.latent.one_layer import LOGVAR_RANGE
 from jaxgen.nn.encoders import Encoder
 from jaxgen.nn.layers import ACTIVATIONS, Activation, dropout, fold_keys
 

@@ -10,22 +10,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Key
 
 from jaxgen.distributions.normal import kl_normal, normal_like, normal_log_prob
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
-from jaxgen.model import Batch, example_keys, labels_or_all
-from jaxgen.models.latent.base import LatentVariable
+from jaxgen.model import Batch
 from jaxgen.models.latent.draws import Draw, Terms, Training
+from jaxgen.models.latent.encoder_decoder import EncoderDecoder
 from jaxgen.models.latent.ladder_net import Gaussian, LadderNet, combined
 from jaxgen.nn.encoders import Encoder
-from jaxgen.nn.layers import Activation
-from jaxgen.optim.net import NetState, Variables, apply_in
+from jaxgen.optim.net import Variables
 
 
 @dataclass(frozen=True)
-class Layered(LatentVariable):
+class Layered(EncoderDecoder):
     """Latents in layers, each layer's prior given by the one above it; the topmost is N(0, I). A
     model gives p(x | z), z being the layer next to x."""
 
@@ -41,21 +40,8 @@ class Layered(LatentVariable):
     prior: Literal["independent", "autoregressive"] = "independent"
     """p of a layer's latents, given the layer above: independent; or autoregressive, each given
     those before it as well, by masked layers, and drawn one after the other."""
-    architecture: Literal["mlp", "conv"] = "mlp"
-    """mlp: fully connected layers alone; conv: strided convolutions between x and the lowest
-    ones."""
-    filters: int = 32
-    """conv: features at full resolution, doubled at every halving."""
-    upsample: Literal["resize", "transpose"] = "resize"
-    """conv: double the pixels and convolve, or transposed convolutions."""
-    activation: Activation = "relu"
-    """What follows every layer but those that give parameters of a distribution."""
-    dropout: float = 0.05
-    """Dropout rate after every hidden layer, and on what enters the first."""
 
     only: ClassVar = {
-        "filters": Only("without `architecture`=conv", lambda model: model.architecture == "conv"),
-        "upsample": Only("without `architecture`=conv", lambda model: model.architecture == "conv"),
         "inference": Only(
             "without several layers of `latents`", lambda model: len(model.latents) > 1
         ),
@@ -75,47 +61,14 @@ class Layered(LatentVariable):
         """A causal network that is given what the decoder returns, as maps."""
         return None
 
-    @abstractmethod
-    def log_px(
-        self,
-        variables: Variables,
-        z: Float[Array, "b z"],
-        batch: Batch,
-        training: Training | None,
-    ) -> Float[Array, " b"]:
-        """log p(x | z)."""
-
-    @abstractmethod
-    def mean_x(
-        self,
-        keys: Key[Array, " b"],
-        variables: Variables,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
-    ) -> Float[Array, "b h w c"]:
-        """What z stands for, as floats in [-1, 1]."""
-
-    @abstractmethod
-    def draw_x(
-        self,
-        keys: Key[Array, " b"],
-        variables: Variables,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
-        temperature: float | Array,
-    ) -> Shaped[Array, "b h w c"]:
-        """Draws x from p(x | z), each by its own key."""
-
-    def check(self) -> None:
+    def check_networks(self) -> None:
         if not self.latents or len(self.latents) != len(self.hidden):
             raise UserError(
                 "`latents` and `hidden` have a number for each layer of latents; got "
                 f"{len(self.latents)} and {len(self.hidden)}"
             )
-        if min(*self.latents, *self.hidden, self.depth, self.filters) < 1:
-            raise UserError("`latents`, `hidden`, `depth` and `filters` must be positive")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}")
+        if min(*self.latents, *self.hidden, self.depth) < 1:
+            raise UserError("`latents`, `hidden` and `depth` must be positive")
         self.check_decoder()
 
     @property
@@ -133,35 +86,18 @@ class Layered(LatentVariable):
         return self.architecture == "conv" or self.pixels is not None
 
     @property
-    def ends(self) -> dict[str, Any]:
-        """The sizes that encoder and decoder share."""
-        return {
-            "filters": self.filters if self.architecture == "conv" else 0,
-            "activation": self.activation, "dropout": self.dropout,
-            "num_classes": self.spec.num_classes, "hidden": (self.hidden[0],) * self.depth,
-        }  # fmt: skip
+    def near_x(self) -> dict[str, Any]:
+        """The sizes of encoder and decoder."""
+        return {"hidden": (self.hidden[0],) * self.depth, **self.ends}
 
     @property
     def network(self) -> LadderNet:
         return LadderNet(
-            encoder=Encoder(**self.ends), decoder=self.decoder, pixels=self.pixels,
+            encoder=Encoder(**self.near_x), decoder=self.decoder, pixels=self.pixels,
             latents=self.latents, hidden=self.hidden, depth=self.depth,
             sampled=self.inference == "bottom_up", chained=self.prior == "autoregressive",
             activation=self.activation, dropout=self.dropout,
         )  # fmt: skip
-
-    def run(
-        self,
-        method: str,
-        variables: Variables,
-        training: Training | None,
-        *inputs: Any,
-        **settings: Any,
-    ) -> Any:
-        """What that method of the network returns."""
-        precision = "float32" if training is None else self.precision
-        settings |= {"keys": None if training is None else training.keys, "method": method}
-        return apply_in(precision, self.network, variables, *inputs, **settings)
 
     def _parts(self, z: Float[Array, "b z"]) -> list[Float[Array, "b z"]]:
         """The layers of z, the lowest first."""
@@ -179,8 +115,7 @@ class Layered(LatentVariable):
         training: Training | None,
     ) -> Draw:
         """What noise becomes under q(z | x), and the Gaussians that it was given to."""
-        x, parts = (1.0 + self.spec.to_float(batch["x"])) / 2, self._parts(noise)
-        h = self.run("encode", variables, training, x, batch.get("label"))
+        parts, h = self._parts(noise), self.encoded(variables, batch, training)
         said: list[Gaussian] = []
         z: list[Array] = []
         for number, part in enumerate(parts):
@@ -257,25 +192,3 @@ class Layered(LatentVariable):
             z = self._layer(variables, part, z, number)
         assert z is not None
         return z
-
-    def decode(
-        self,
-        key: Key[Array, ""],
-        state: NetState,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None = None,
-        start: int | Int[Array, ""] = 0,
-    ) -> Float[Array, "b h w c"]:
-        label = labels_or_all(self.spec, label, len(z), start)
-        keys = example_keys(key, start + jnp.arange(len(z)))
-        return self.mean_x(keys, state.ema, self.lowest(state.ema, z), label)
-
-    def sample_x(
-        self,
-        keys: Key[Array, " b"],
-        variables: Variables,
-        z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
-        temperature: float | Array,
-    ) -> Shaped[Array, "b h w c"]:
-        return self.draw_x(keys, variables, self.lowest(variables, z), label, temperature)

@@ -17,6 +17,7 @@ from jaxgen.distributions.likelihoods import (
 )
 from jaxgen.distributions.normal import normal_log_prob
 from jaxgen.errors import UserError
+from jaxgen.model import Model, State
 from jaxgen.nn.encoders import Decoder
 from jaxgen.spec import DataSpec
 
@@ -123,6 +124,23 @@ class Observation:
         """Draws each x by its own key; temperature divides logits or multiplies scales."""
         one = lambda key, p: self.p.sample(key, p, temperature)  # noqa: E731
         return jax.vmap(one)(keys, params).astype(self.spec.dtype)
+
+
+@dataclass(frozen=True)
+class Observes(Model[State]):
+    """A model whose x is made of sub-pixels that are independent given z."""
+
+    likelihood: LikelihoodName = "auto"
+    """p(x | z) per sub-pixel; auto: bernoulli for two levels, logistic for more, normal (a density)
+    for real numbers."""
+    scale: Scale = "pixel"
+    """gaussian, logistic, normal: a scale per sub-pixel from the decoder, or one for all, learned.
+    """
+
+    @property
+    def observation(self) -> Observation:
+        """p(x | z)."""
+        return Observation(self.spec, self.likelihood, self.scale)
 
 
 class ObservationNet(nn.Module, kw_only=True):

@@ -75,7 +75,7 @@ class PixelVAE(Layered):
     @property
     def decoder(self) -> Decoder:
         shape = self.spec.height, self.spec.width, self.maps
-        return Decoder(shape=shape, upsample=self.upsample, **self.ends)
+        return Decoder(shape=shape, upsample=self.upsample, **self.near_x)
 
     @property
     def pixels(self) -> GatedPixelCNNNet:

@@ -11,28 +11,25 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
-from jaxgen.fields import refuse_huge
 from jaxgen.model import (
     Batch,
     Metric,
     Metrics,
-    Model,
     Request,
     example_keys,
     labels_or_all,
     without_label,
 )
+from jaxgen.models.latent.descent import Descends
 from jaxgen.nn.flow import MultiScaleFlow
 from jaxgen.optim.net import NetState, Variables, create, create_state
-from jaxgen.optim.optimizer import Optimizer
-from jaxgen.optim.update import train_net
 
 EDGE = 0.05
 """How far from 0 and 1 the levels' interval is kept, where its logit is taken (section 4.1)."""
 
 
 @dataclass(frozen=True)
-class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
+class RealNVP(Descends, Generates, Encodes, Embeds, Bounds):
     """Data and noise, one made of the other by layers that can be undone.
 
     The density is that of the noise, standard normal, times how much the layers stretch. It is
@@ -53,32 +50,20 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
     """Units of the couplings' layers, or features of their convolutions."""
     depth: int = 2
     """Hidden layers of each coupling, or its residual blocks."""
-    ema: float = 0.995
-    """Decay of the parameters' moving average, which evaluation and sampling use."""
-    accumulate: int = 1
-    """Parts that a device's batch is taken in, one after another, for memory; the step is the
-    same to rounding."""
-    optimizer: Optimizer = Optimizer()
-    """How the network is trained."""
 
     metrics: ClassVar = {
         "nll": Metric("negative log-likelihood", "nats per image", "lower", likelihood=True)
     }
     monitor: ClassVar = "nll"
 
-    def __post_init__(self) -> None:
-        if min(self.scales, self.couplings, self.width, self.depth, self.accumulate) < 1:
-            raise UserError(
-                "`scales`, `couplings`, `width`, `depth` and `accumulate` must be at least 1"
-            )
-        if not 0 <= self.ema < 1:
-            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
+    def checks(self) -> None:
+        if min(self.scales, self.couplings, self.width, self.depth) < 1:
+            raise UserError("`scales`, `couplings`, `width` and `depth` must be at least 1")
         if self.spec.dims < 2:
             raise UserError(
                 "a coupling moves one part of x by what the other says, and x is one number: add a "
                 "coordinate, or use a mixture"
             )
-        refuse_huge(self)
         if self.convolutional and not self._halves:
             raise UserError(
                 f"`scales`={self.scales} halves x {self.scales - 1} times, and {self.spec.height}x"
@@ -96,10 +81,6 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
         if self.architecture == "auto":
             return self.spec.height * self.spec.width > 1 and self._halves
         return self.architecture == "conv"
-
-    @property
-    def multiple(self) -> int:
-        return self.accumulate
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -171,22 +152,16 @@ class RealNVP(Model[NetState], Generates, Encodes, Embeds, Bounds):
         y, _ = self.to_real(batch["x"], 0.5)
         return create_state(create(self.network, self.optimizer, key, y, batch.get("label")))
 
-    def train_step(
+    def loss(
         self,
         key: Key[Array, ""],
-        state: NetState,
+        variables: Variables,
         batch: Batch,
         step: int | Int[Array, ""],
-        axis_name: str | None = None,
-    ) -> tuple[NetState, Metrics]:
-        def loss(variables: Variables, batch: Batch) -> tuple[Array, tuple[Metrics, Variables]]:
-            # The parts share the key: the noise of an example follows from its index too.
-            log_p = self.log_prob(jax.random.clone(key), variables, batch)
-            nll = -log_p.mean()
-            return nll, ({"nll": nll}, {})
-
-        settings = self.optimizer, self.ema, state
-        return train_net(*settings, loss, batch, step, axis_name, self.accumulate)
+        axis_name: str | None,
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        nll = -self.log_prob(key, variables, batch).mean()
+        return nll, ({"nll": nll}, {})
 
     def eval_step(
         self, key: Key[Array, ""], state: NetState, batch: Batch

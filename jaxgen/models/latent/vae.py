@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Key
 from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_log_prob
 from jaxgen.model import Batch
 from jaxgen.models.latent.draws import Draw, Terms, Training
-from jaxgen.models.latent.encoder_decoder import EncoderDecoder, EncoderDecoderNet
+from jaxgen.models.latent.one_layer import EncoderDecoderNet, OneLayer
 from jaxgen.optim.net import Variables
 
 
 @dataclass(frozen=True)
-class VAE(EncoderDecoder):
+class VAE(OneLayer):
     """Explicit density through a lower bound; Gaussian prior and diagonal Gaussian posterior."""
 
     estimators: ClassVar = ("reparam", "stl", "dreg")
@@ -49,10 +49,9 @@ class VAE(EncoderDecoder):
     ) -> Terms:
         """The KL in closed form (appendix B)."""
         z, (mean, logvar) = draw.z, draw.q
-        params = self.parameters(variables, z, batch.get("label"), training)
         log_ratio = normal_log_prob(z, 0.0, 0.0) - normal_log_prob(z, mean, logvar)
         return Terms(
-            log_px=self.observation.log_prob(params, batch["x"]),
+            log_px=self.log_px(variables, z, batch, training),
             kl=kl_standard_normal(mean, logvar),
             log_ratio=log_ratio.sum(-1),
         )

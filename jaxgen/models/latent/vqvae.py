@@ -17,12 +17,11 @@ from jaxgen.model import (
     Inspection,
     Metric,
     Metrics,
-    Model,
     Request,
     example_keys,
     labels_or_all,
 )
-from jaxgen.models.latent.observation import LikelihoodName, Observation, Scale
+from jaxgen.models.latent.observation import Observes
 from jaxgen.models.latent.vqvae_net import CodePrior, Stages, VQVAENet, arrays_of, codebook_of
 from jaxgen.nn.codebook import Codebook, straight_through
 from jaxgen.nn.grids import GridDecoder, GridEncoder, grid_sizes
@@ -35,7 +34,7 @@ NATS = "nats per image"
 
 
 @dataclass(frozen=True)
-class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
+class VQVAE(Observes[Stages], Samples, Encodes, Embeds, Bounds):
     """A grid of codes from a codebook, and a Gated PixelCNN as their prior.
 
     First encoder, decoder and codebook are trained, then the prior on the codes of the data. Since
@@ -56,12 +55,6 @@ class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
     """Weight of the squared distance between what is encoded and its code (the paper's beta)."""
     decay: float = 0.99
     """Decay of the moving averages that the codes are."""
-    likelihood: LikelihoodName = "auto"
-    """p(x | z) per sub-pixel; auto: bernoulli for two levels, logistic for more, normal (a density)
-    for real numbers."""
-    scale: Scale = "pixel"
-    """gaussian, logistic, normal: a scale per sub-pixel from the decoder, or one for all, learned.
-    """
     prior_from: int = 1000
     """The step from which on the prior is trained, and no longer the autoencoder."""
     features: int = 32
@@ -131,11 +124,6 @@ class VQVAE(Model[Stages], Samples, Encodes, Embeds, Bounds):
     @property
     def convolutional(self) -> bool:
         return True
-
-    @property
-    def observation(self) -> Observation:
-        """p(x | z)."""
-        return Observation(self.spec, self.likelihood, self.scale)
 
     @property
     def grid(self) -> DataSpec:
