@@ -26,6 +26,7 @@ from jaxgen.models.latent.gmm import GMM
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.pixelvae import PixelVAE
+from jaxgen.models.latent.pixelvae_maps import MapPixelVAE
 from jaxgen.models.latent.rbm import RBM
 from jaxgen.models.latent.realnvp import RealNVP
 from jaxgen.models.latent.vae import VAE
@@ -131,6 +132,12 @@ MODELS: dict[str, Preset] = {
         PixelVAE(_DIGITS, warmup=500), 1500,
         PixelVAE(_TINY, hidden=(6,), latents=(3,), maps=3, features=3, blocks=1, first_kernel=3,
                  head=3, activation="tanh"),
+        100,
+    ),
+    "pixelvae2": _on_digits(
+        MapPixelVAE(_DIGITS, warmup=500), 1500,
+        MapPixelVAE(_TINY, latents=2, size=1, filters=3, hidden=(4,), prior_features=3, maps=3,
+                    features=3, blocks=1, first_kernel=3, head=3),
         100,
     ),
     "vqvae": _on_digits(

@@ -1,10 +1,11 @@
 """Exact samplers of autoregressive image models, each one compiled program.
 
-All draw sub-pixel d of image i from the same noise, so that the same key gives the same images.
-`naive` runs the whole network for every sub-pixel and is the reference. `cached` does the work of
-one forward pass: what finished rows give to the next row is computed for the whole row at once,
-and only the row's own left context goes from pixel to pixel. `wavefront`, for single stacks of
-masked convolutions (`wavefront.py`), does the same work along diagonals, in fewer and wider steps.
+What is drawn are levels, or real numbers where the spec has none. All draw sub-pixel d of image i
+from the same noise, so that the same key gives the same images. `naive` runs the whole network for
+every sub-pixel and is the reference. `cached` does the work of one forward pass: what finished rows
+give to the next row is computed for the whole row at once, and only the row's own left context goes
+from pixel to pixel. `wavefront`, for single stacks of masked convolutions (`wavefront.py`), does
+the same work along diagonals, in fewer and wider steps.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int, Key, UInt8
+from jaxtyping import Array, Bool, Int, Key, Shaped
 
 from jaxgen.causal.condition import NOTHING, Condition
 from jaxgen.distributions.likelihoods import Likelihood
@@ -52,7 +53,7 @@ def draw_from(
 class Pixels(NamedTuple):
     """One pixel of each of n images, or of n places."""
 
-    given: UInt8[Array, "n c"]
+    given: Shaped[Array, "n c"]
     keep: Bool[Array, "n c"]
     """Which of them are known."""
     noise: Array
@@ -72,7 +73,7 @@ class Stepper(Protocol):
 
     def pixel(
         self, left: Any, above: Any, pixels: Pixels, state: Any
-    ) -> tuple[Any, Any, UInt8[Array, "b c"], Any, Any]:
+    ) -> tuple[Any, Any, Shaped[Array, "b c"], Any, Any]:
         """Draws a pixel, channel after channel: what the next pixel finds, what the row keeps,
         the levels, the state of the draws, and their records."""
 
@@ -85,10 +86,10 @@ def sample_pixels_naive(
     network: Any,
     spec: DataSpec,
     draw: Draw,
-    image: UInt8[Array, "b h w c"],
+    image: Shaped[Array, "b h w c"],
     known: Bool[Array, "b h w c"],
     condition: Condition = NOTHING,
-) -> UInt8[Array, "b h w c"]:
+) -> Shaped[Array, "b h w c"]:
     """Fills in the unknown sub-pixels by h*w*c passes of the bound network."""
 
     dtype = dtype_of(network)
@@ -100,21 +101,21 @@ def sample_pixels_naive(
         noise = draw.noise(position[None])[0]
         _, level, _ = draw.pick(draw.state, noise, params[:, row, column, channel])
         given = known[:, row, column, channel]
-        level = jnp.where(given, image[:, row, column, channel], level.astype(jnp.uint8))
+        level = jnp.where(given, image[:, row, column, channel], level.astype(image.dtype))
         return image.at[:, row, column, channel].set(level)
 
     # Unknown sub-pixels start at level 0, whatever the caller left there.
-    return lax.fori_loop(0, spec.dims, step, jnp.where(known, image, 0).astype(jnp.uint8))
+    return lax.fori_loop(0, spec.dims, step, jnp.where(known, image, 0).astype(image.dtype))
 
 
 def sample_pixels_cached(
     network: Any,
     spec: DataSpec,
     draw: Draw,
-    image: UInt8[Array, "b h w c"],
+    image: Shaped[Array, "b h w c"],
     known: Bool[Array, "b h w c"],
     condition: Condition = NOTHING,
-) -> UInt8[Array, "b h w c"]:
+) -> Shaped[Array, "b h w c"]:
     """Fills in the unknown sub-pixels at the cost of one pass of the bound network."""
     return run_cached(network, spec, draw, image, known, condition)[0]
 
@@ -123,10 +124,10 @@ def run_cached(
     network: Any,
     spec: DataSpec,
     draw: Draw,
-    image: UInt8[Array, "b h w c"],
+    image: Shaped[Array, "b h w c"],
     known: Bool[Array, "b h w c"],
     condition: Condition = NOTHING,
-) -> tuple[UInt8[Array, "b h w c"], Any, Any]:
+) -> tuple[Shaped[Array, "b h w c"], Any, Any]:
     """`sample_pixels_cached`, with the last state of the draws and their records, leading axes
     [h w c]. Columns lead in memory, and the batch follows."""
     batch, height, width, channels = image.shape

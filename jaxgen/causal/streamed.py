@@ -100,7 +100,7 @@ class _Streamed:
         column, maps = above
         condition = self._condition.having(maps)
         features, cache = self._run(left[0], "pixel", left[1], column, condition)
-        levels = jnp.where(pixels.keep, pixels.given, 0).astype(jnp.uint8)
+        levels = jnp.where(pixels.keep, pixels.given, 0).astype(pixels.given.dtype)
         records = []
         for channel in range(self._spec.channels):
             x = self._spec.to_float(levels).astype(self._dtype)

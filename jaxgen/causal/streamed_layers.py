@@ -1,13 +1,22 @@
 """Layers of two streams, of whole images and of one pixel at a time."""
 
+from typing import Protocol
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxgen.causal.streamed import recall, remember
-from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.nn.conv import conv
+
+
+class Parametrized(Protocol):
+    """A distribution of one sub-pixel."""
+
+    @property
+    def num_params(self) -> int:
+        """How many numbers it is given by."""
 
 
 def shift_down(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -130,7 +139,7 @@ class Head(nn.Module):
 
     hidden: int
     channels: int
-    likelihood: Likelihood
+    likelihood: Parametrized
 
     @nn.compact
     def __call__(

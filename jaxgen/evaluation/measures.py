@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from jaxgen.evaluation.active import active
 from jaxgen.evaluation.decoding import decoding
 from jaxgen.evaluation.inspection import inspection
 from jaxgen.evaluation.labels import labels
@@ -18,6 +19,7 @@ from jaxgen.evaluation.translation import translations
 MEASURES: tuple[Callable[[Subject], Section | None], ...] = (
     likelihood,
     decoding,
+    active,
     sample_scores,
     modes,
     stacked,

@@ -27,6 +27,7 @@ from jaxgen.models.latent.autoencoder import Autoencoder
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.pixelvae import PixelVAE
+from jaxgen.models.latent.pixelvae_maps import MapPixelVAE
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
@@ -47,9 +48,12 @@ IDLE = [
         for fields in (
             ({"filters": 8}, {"architecture": "conv"}),
             ({"upsample": "transpose"}, {"architecture": "conv"}),
-            ({"warmup": 9}, {"beta": 0.0}),
-            ({"free_bits": 0.1}, {"k": 2}),
         )
+    ),
+    *(
+        (kind, SPEC, *fields)
+        for kind in (VAE, IAF, Ladder, PixelVAE, MapPixelVAE)
+        for fields in (({"warmup": 9}, {"beta": 0.0}), ({"free_bits": 0.1}, {"k": 2}))
     ),
     (Ladder, SPEC, {"inference": "bottom_up"}, {"latents": (4,), "hidden": (8,)}),
     (PixelVAE, SPEC, {"inference": "bottom_up"}, {"latents": (4, 2), "hidden": (8, 6)}),

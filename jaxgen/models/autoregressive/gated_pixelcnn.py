@@ -9,8 +9,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.streamed import StreamedNet, at_column, remember
-from jaxgen.causal.streamed_layers import DownConv, Head, RightConv, shift_down, shift_right
-from jaxgen.distributions.likelihoods import Likelihood
+from jaxgen.causal.streamed_layers import (
+    DownConv,
+    Head,
+    Parametrized,
+    RightConv,
+    shift_down,
+    shift_right,
+)
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.models.autoregressive.base import Autoregressive
@@ -57,7 +63,7 @@ class GatedPixelCNNNet(StreamedNet):
     dropout: float
     hidden: int
     channels: int
-    likelihood: Likelihood
+    likelihood: Parametrized
     names: int = 0
     """How many levels there are, where their order means nothing: each enters as a vector of its
     own. 0: the order does mean something, and a level enters as a number."""

@@ -34,7 +34,6 @@ from jaxgen.models.latent.draws import (
     terms_of,
     weighted,
 )
-from jaxgen.models.latent.inspection import active_units
 from jaxgen.optim.net import NetState, Precision, Variables, create, create_state
 
 NATS = "nats per image"
@@ -217,10 +216,9 @@ class LatentVariable(Descends, Generates, Encodes, Embeds, Bounds):
         return without_label(mean, self.spec, batch)
 
     def inspect(self, key: Key[Array, ""], state: NetState, batch: Batch) -> Inspection:
-        """Which latents are in use."""
-        mean, total = self.posterior_mean(state.ema, batch), sum(self.groups)
+        """How much each latent tells of data, and each layer of them."""
         kl = terms_of(self, key, state.ema, batch).kl.mean(0)
-        numbers = {"active units": active_units(mean), "latents": jnp.asarray(total)}
+        numbers = {"latents": jnp.asarray(sum(self.groups))}
         if len(self.groups) > 1:
             layers = jnp.split(kl, np.cumsum(self.groups)[:-1])
             for i, layer in enumerate(layers):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxgen.models.latent.encoder_decoder import Observed
+from jaxgen.models.latent.decoded import Observed
 from jaxgen.models.latent.layered import Layered
 from jaxgen.models.latent.observation import ObservationNet
 

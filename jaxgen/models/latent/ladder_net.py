@@ -1,42 +1,17 @@
 """The network of several layers of latents, and the Gaussians of its layers."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.causal.condition import Condition
 from jaxgen.causal.flow import MaskedMLP
-from jaxgen.models.latent.one_layer import LOGVAR_RANGE
+from jaxgen.models.latent.gaussian import Gaussian
 from jaxgen.nn.encoders import Encoder
 from jaxgen.nn.layers import ACTIVATIONS, Activation, dropout, fold_keys
 
 UP, DOWN = 1000, 2000
 """The noise of the layers' dropout, by number: apart from that of encoder and decoder."""
-
-
-class Gaussian(NamedTuple):
-    """A diagonal normal distribution of one layer of latents."""
-
-    mean: Float[Array, "b z"]
-    logvar: Float[Array, "b z"]
-
-    def at(self, noise: Float[Array, "b z"]) -> Float[Array, "b z"]:
-        """What standard normal noise becomes."""
-        return self.mean + jnp.exp(0.5 * self.logvar) * noise
-
-    def noise(self, z: Float[Array, "b z"]) -> Float[Array, "b z"]:
-        """What noise becomes z."""
-        return (z - self.mean) * jnp.exp(-0.5 * self.logvar)
-
-
-def combined(a: Gaussian, b: Gaussian) -> Gaussian:
-    """The normalized product of two densities: means weighted by precisions (equations 17 and 18
-    of Sønderby et al. 2016)."""
-    precisions = jnp.exp(-a.logvar), jnp.exp(-b.logvar)
-    logvar = -jnp.logaddexp(-a.logvar, -b.logvar)
-    return Gaussian((precisions[0] * a.mean + precisions[1] * b.mean) * jnp.exp(logvar), logvar)
 
 
 class Layer(nn.Module):
@@ -56,7 +31,7 @@ class Layer(nn.Module):
             h = ACTIVATIONS[self.activation](nn.Dense(width)(h))
             h = dropout(fold_keys(keys, i), h, self.dropout)
         mean, logvar = jnp.split(nn.Dense(2 * self.latents)(h), 2, axis=-1)
-        return h, Gaussian(mean, jnp.clip(logvar, *LOGVAR_RANGE))
+        return h, Gaussian.of(mean, logvar)
 
 
 class LadderNet(nn.Module, kw_only=True):
@@ -125,7 +100,7 @@ class LadderNet(nn.Module, kw_only=True):
         if not self.chained:
             return p
         moved = self.within[number](z, h)
-        return Gaussian(p.mean + moved[..., 0], jnp.clip(p.logvar + moved[..., 1], *LOGVAR_RANGE))
+        return Gaussian.of(p.mean + moved[..., 0], p.logvar + moved[..., 1])
 
     def decode(
         self,

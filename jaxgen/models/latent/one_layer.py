@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.models.latent.encoder_decoder import Observed
+from jaxgen.models.latent.decoded import Observed
+from jaxgen.models.latent.encoder_decoder import EncoderDecoder
+from jaxgen.models.latent.gaussian import Gaussian
 from jaxgen.models.latent.observation import ObservationNet
 from jaxgen.nn.encoders import Encoder
 from jaxgen.optim.net import Variables
-
-LOGVAR_RANGE = (-15.0, 15.0)
 
 
 class EncoderDecoderNet(nn.Module, kw_only=True):
@@ -34,14 +34,14 @@ class EncoderDecoderNet(nn.Module, kw_only=True):
         x: Float[Array, "b h w c"],
         label: Int[Array, " b"] | None,
         keys: Key[Array, " b"] | None = None,
-    ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
-        """Mean and log variance of q(z | x), x in [0, 1]; keys turn dropout on."""
+    ) -> Gaussian:
+        """q(z | x), x in [0, 1]; keys turn dropout on."""
         return self.gaussian(self.encoder(x, label, keys))
 
-    def gaussian(self, h: Float[Array, "b f"]) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
-        """Mean and log variance that the encoder's features stand for."""
+    def gaussian(self, h: Float[Array, "b f"]) -> Gaussian:
+        """The Gaussian that the encoder's features stand for."""
         mean, logvar = jnp.split(self.posterior(h), 2, axis=-1)
-        return mean, jnp.clip(logvar, *LOGVAR_RANGE)
+        return Gaussian.of(mean, logvar)
 
     def decode(
         self,
@@ -60,7 +60,7 @@ class EncoderDecoderNet(nn.Module, kw_only=True):
 
 
 @dataclass(frozen=True)
-class OneLayer(Observed):
+class OneLayer(Observed, EncoderDecoder):
     """One layer of latents z ~ N(0, I). A model gives its `network`, and q(z | x)."""
 
     hidden: tuple[int, ...] = (256, 256)

@@ -21,10 +21,11 @@ from jaxgen.distributions.normal import kl_normal, normal_log_prob
 from jaxgen.errors import UserError
 from jaxgen.losses.bounds import importance_weighted_bound
 from jaxgen.models.latent.draws import terms_of
+from jaxgen.models.latent.gaussian import Gaussian, combined
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
-from jaxgen.models.latent.ladder_net import Gaussian, combined
 from jaxgen.models.latent.pixelvae import PixelVAE
+from jaxgen.models.latent.pixelvae_maps import MapPixelVAE
 from jaxgen.models.latent.vae import VAE
 from jaxgen.spec import DataSpec
 
@@ -42,6 +43,17 @@ MODELS = {
     "chained pixelvae": PixelVAE(
         SPEC, hidden=(5,), latents=(2,), dropout=0.0, prior="autoregressive", **PIXELS
     ),
+    "maps": MapPixelVAE(
+        SPEC,
+        latents=1,
+        halvings=1,
+        size=2,
+        filters=3,
+        hidden=(4,),
+        dropout=0.0,
+        prior_features=3,
+        **PIXELS,
+    ),
     "iaf": IAF(SPEC, hidden=(5,), latents=2, flow_hidden=(6,), context=3, dropout=0.0),
 }
 QUICK = ["pixelvae", "ladder", "iaf"]
@@ -53,8 +65,6 @@ GRIDS = {2: np.linspace(-6.5, 6.5, 79), 3: np.linspace(-6, 6, 31)}
 def log_px_given(model, variables, noise, x):
     """log p(x | z) of one image for each row of noise."""
     x = jnp.broadcast_to(x, (len(noise), *x.shape))
-    if isinstance(model, IAF):
-        return model.observation.log_prob(model.parameters(variables, noise), x)
     return model.log_px(variables, model.lowest(variables, noise), {"x": x}, None)
 
 
@@ -65,7 +75,7 @@ def case(random_state):
     def quiet(path, leaf):
         """Less, and q wide enough that no draw outweighs all others."""
         name = jax.tree_util.keystr(path)
-        if not any(part in name for part in ("up_", "posterior", "step_")):
+        if not any(part in name for part in ("up_", "posterior", "step_", "to_maps", "to_top")):
             return (0.55 if "within" in name else 0.7) * leaf
         of_gaussian = leaf.shape in ((2,), (4,)) and "step_" not in name
         wide = jnp.repeat(jnp.array([0.0, 1.5]), leaf.size // 2) if of_gaussian else 0.0
@@ -157,7 +167,7 @@ def test_latents_are_in_noise_space(random_state, inference):
     batch = {"x": jnp.asarray(IMAGES), "index": jnp.arange(16)}
     noise = model.posterior_mean(state.ema, batch)
     assert noise.shape == (16, 7) and model.groups == (2, 2, 3)
-    draw = model._posterior(jnp.zeros((16, 7)), state.ema, batch, None)
+    draw = model.posterior_of(jnp.zeros((16, 7)), state.ema, batch, None)
     np.testing.assert_allclose(noise[:, :2], draw.z[:, :2], rtol=1e-5, atol=1e-6)
     lowest = model.lowest(state.ema, noise)
     np.testing.assert_allclose(lowest, draw.z[:, 4:], rtol=1e-3, atol=1e-3)
@@ -178,7 +188,7 @@ def test_latents_of_a_layer_see_those_before_them(random_state):
 
     z, slopes = jax.jit(jax.vmap(lambda n: (become(n), jax.jacobian(become)(n))))(noise)
     assert (np.triu(slopes, 1) == 0).all() and (np.abs(slopes) > 0).any(0)[np.tri(5) > 0].all()
-    back = jax.jit(lambda z: model._prior(z, state.ema).noise(z))(z)
+    back = jax.jit(lambda z: model.prior_of(z, state.ema).noise(z))(z)
     np.testing.assert_allclose(back, noise, rtol=1e-3, atol=1e-3)
 
 
@@ -199,7 +209,7 @@ def test_the_kl_is_that_of_all_layers_and_a_layer_that_says_nothing_has_none(cas
     np.testing.assert_allclose(still.kl[:, 0], 0, atol=1e-6)
     assert (np.abs(still.kl[:, 1]) > 1e-4).all()
     draw = model.infer(jax.random.key(0), {"params": params}, batch)
-    p = model._prior(draw.z, {"params": params})
+    p = model.prior_of(draw.z, {"params": params})
     below = normal_log_prob(draw.z, *p) - normal_log_prob(draw.z, *draw.q)
     np.testing.assert_allclose(still.log_ratio, below[:, 1], rtol=1e-4, atol=1e-5)
 
@@ -297,6 +307,9 @@ def test_the_kl_of_a_flow_is_that_of_one_draw(case):
     (IAF, {"estimator": "dreg", "k": 2}, "`estimator`=dreg is not one of this model's"),
     (IAF, {"flow_hidden": ()}, "one or more positive widths"),
     (IAF, {"flows": 0}, "must be at least 1"),
+    (MapPixelVAE, {"size": 0}, "must be positive"),
+    (MapPixelVAE, {"halvings": 65}, "must lie in 0..64"),
+    (MapPixelVAE, {"kernel": 4}, "`kernel` must be odd"),
 ])  # fmt: skip
 def test_refuses_impossible_fields(kind, fields, match):
     with pytest.raises(UserError, match=match):
@@ -321,11 +334,35 @@ def test_pixels_see_earlier_ones_and_the_latents(random_state):
     assert (np.abs(by_z) > 0).any((4, 5, 6)).all()
 
 
-def test_pixels_are_drawn_at_the_cost_of_one_pass(random_state):
+def test_maps_are_what_their_noise_becomes_number_after_number(random_state):
+    """By the cached sampler and by the naive one; noise of maps moves the numbers from its own on,
+    that of the vector moves all; and the prior has the noise again."""
+    model = MapPixelVAE(DataSpec(4, 6, 1, 5), latents=2, filters=3, hidden=(4,), prior_features=3)
+    variables, rng = random_state(model).ema, np.random.default_rng(0)
+    noise = jnp.asarray(rng.normal(size=(3, sum(model.groups))), jnp.float32)
+    assert model.groups == (2, 2 * 3 * 2)
+    become = jax.jit(lambda noise: model.lowest(variables, noise))
+    z = become(noise)
+    back = jax.jit(lambda z: model.prior_of(z, variables).noise(z))
+    whole = jnp.concatenate([noise[:, :2], z], -1)
+    np.testing.assert_allclose(back(whole), noise, rtol=1e-4, atol=1e-4)
+    slopes = np.asarray(jax.jit(jax.jacrev(lambda n: become(n[None])[0]))(noise[0]))
+    assert (np.abs(slopes[:, :2]) > 0).all() and (np.triu(slopes[:, 2:], 1) == 0).all()
+    assert (np.abs(np.tril(slopes[:, 2:])) > 0).sum() > 50
+    # Number after number: with each pass one more is what it will be.
+    maps, p = jnp.zeros_like(z), jax.jit(lambda z: model.prior_of(z, variables))
+    for _ in range(12):
+        maps = p(jnp.concatenate([noise[:, :2], maps], -1)).at(noise)[:, 2:]
+    np.testing.assert_allclose(z, maps, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [PixelVAE, MapPixelVAE])
+def test_pixels_are_drawn_at_the_cost_of_one_pass(random_state, kind):
     """By the cached sampler: the same images, bit for bit, as by the naive one."""
-    model = PixelVAE(DataSpec(4, 3, 1, 5, 2), **SMALL, **PIXELS)
+    sizes = SMALL if kind is PixelVAE else {"latents": 2, "filters": 3, "prior_features": 3}
+    model = kind(DataSpec(4, 3, 1, 5, 2), **sizes, **PIXELS)
     state = random_state(model)
     draw = lambda m: jax.jit(lambda: m.sample(jax.random.key(4), state, 7))()  # noqa: E731
     naive = draw(dataclasses.replace(model, sampler="naive"))
     np.testing.assert_array_equal(draw(model), naive)
-    assert len(np.unique(naive, axis=0)) == 7
+    assert len(np.unique(naive, axis=0)) > 4

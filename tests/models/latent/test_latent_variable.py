@@ -12,7 +12,6 @@ from jaxgen.distributions.normal import kl_standard_normal, normal_like, normal_
 from jaxgen.model import example_keys
 from jaxgen.models.latent.base import LatentVariable
 from jaxgen.models.latent.draws import Draw, Terms
-from jaxgen.models.latent.inspection import active_units
 from jaxgen.nn.norm import Norm
 from jaxgen.optim.net import apply_in
 from jaxgen.optim.optimizer import Optimizer
@@ -178,10 +177,3 @@ def test_inspection_of_a_model(random_state):
     mean = np.asarray(model.posterior_mean(state.ema, batch))
     kl = kl_standard_normal(mean, np.zeros_like(mean)).mean(0)
     np.testing.assert_allclose(shown.heatmaps["KL of each latent (nats)"][0, 0, 0], kl, rtol=1e-5)
-
-
-def test_active_units():
-    rng = np.random.default_rng(0)
-    spread = np.array([0.0, 0.05, 0.5, 2.0])  # variances 0, 0.0025, 0.25, 4
-    mean = 3.0 + spread * rng.normal(size=(2000, 4))
-    assert int(active_units(jnp.asarray(mean, jnp.float32))) == 2

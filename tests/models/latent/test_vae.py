@@ -16,7 +16,7 @@ from jaxgen.errors import UserError
 from jaxgen.losses.bounds import importance_weighted_bound
 from jaxgen.model import Request, example_keys
 from jaxgen.models.latent.draws import Training
-from jaxgen.models.latent.one_layer import LOGVAR_RANGE
+from jaxgen.models.latent.gaussian import LOGVAR_RANGE
 from jaxgen.models.latent.vae import VAE
 from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.optim.optimizer import Optimizer
