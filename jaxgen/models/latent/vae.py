@@ -49,9 +49,10 @@ class VAE(OneLayer):
     ) -> Terms:
         """The KL in closed form (appendix B)."""
         z, (mean, logvar) = draw.z, draw.q
+        log_px = self.log_px(variables, z, batch, training)
         log_ratio = normal_log_prob(z, 0.0, 0.0) - normal_log_prob(z, mean, logvar)
         return Terms(
-            log_px=self.log_px(variables, z, batch, training),
+            log_px=log_px,
             kl=kl_standard_normal(mean, logvar),
             log_ratio=log_ratio.sum(-1),
         )
