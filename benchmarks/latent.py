@@ -29,7 +29,8 @@ TASKS = {
     "digits": Task(
         "Digits, 17 levels",
         (),
-        {name: () for name in ("vae", "iwae", "iaf", "ladder", "pixelvae", "vqvae", "realnvp")},
+        {name: () for name in ("vae", "iwae", "iaf", "ladder", "pixelvae", "pixelvae2", "vqvae",
+                            "realnvp")},
     ),
     "moons": Task(
         "Two moons",
@@ -62,6 +63,7 @@ PAPERS = {
     "iaf": "Kingma et al. 2016",
     "ladder": "Sønderby et al. 2016",
     "pixelvae": "Gulrajani et al. 2017",
+    "pixelvae2": "Gulrajani et al. 2017, two levels",
     "vqvae": "van den Oord et al. 2017",
     "realnvp": "Dinh et al. 2017",
     "gmm": "by gradient",
