@@ -174,9 +174,16 @@ def test_latents_are_in_noise_space(random_state, inference):
     assert np.abs(np.asarray(noise[:, 2:] - draw.z[:, 2:])).max() > 0.1
 
 
+def _the_density_is_that_of_the_noise(z, p, noise, slopes):
+    """z = what noise becomes, with these slopes; p = the prior of each latent, given z."""
+    _, stretched = np.linalg.slogdet(np.asarray(slopes, np.float64))
+    expected = scipy.stats.norm.logpdf(noise).sum(-1) - stretched
+    np.testing.assert_allclose(normal_log_prob(z, *p).sum(-1), expected, rtol=1e-3, atol=2e-3)
+
+
 def test_latents_of_a_layer_see_those_before_them(random_state):
-    """What noise becomes depends on itself and on earlier noise of its layer, and on all above; and
-    it is the noise again."""
+    """What noise becomes depends on itself and on earlier noise of its layer, and on all above; it
+    is the noise again; and its density is that of the noise over what the layers stretch."""
     model = Ladder(SPEC, hidden=(6, 9), latents=(3, 2), depth=2, prior="autoregressive")
     state = random_state(model)
     state = state.replace(ema=jax.tree.map(lambda leaf: 0.5 * leaf, state.ema))
@@ -188,8 +195,13 @@ def test_latents_of_a_layer_see_those_before_them(random_state):
 
     z, slopes = jax.jit(jax.vmap(lambda n: (become(n), jax.jacobian(become)(n))))(noise)
     assert (np.triu(slopes, 1) == 0).all() and (np.abs(slopes) > 0).any(0)[np.tri(5) > 0].all()
-    back = jax.jit(lambda z: model.prior_of(z, state.ema).noise(z))(z)
-    np.testing.assert_allclose(back, noise, rtol=1e-3, atol=1e-3)
+    p = jax.jit(lambda z: model.prior_of(z, state.ema))(z)
+    np.testing.assert_allclose(p.noise(z), noise, rtol=1e-3, atol=1e-3)
+    _the_density_is_that_of_the_noise(z, p, noise, slopes)
+    # Such that an error of a tenth in what the layers are given would be seen.
+    off = jax.jit(lambda z: model.prior_of(1.1 * z, state.ema))(z)
+    with pytest.raises(AssertionError):
+        _the_density_is_that_of_the_noise(z, off, noise, slopes)
 
 
 @pytest.mark.parametrize("name", ["ladder", "bottom up", "pixelvae"])
@@ -343,16 +355,18 @@ def test_maps_are_what_their_noise_becomes_number_after_number(random_state):
     assert model.groups == (2, 2 * 3 * 2)
     become = jax.jit(lambda noise: model.lowest(variables, noise))
     z = become(noise)
-    back = jax.jit(lambda z: model.prior_of(z, variables).noise(z))
-    whole = jnp.concatenate([noise[:, :2], z], -1)
-    np.testing.assert_allclose(back(whole), noise, rtol=1e-4, atol=1e-4)
-    slopes = np.asarray(jax.jit(jax.jacrev(lambda n: become(n[None])[0]))(noise[0]))
-    assert (np.abs(slopes[:, :2]) > 0).all() and (np.triu(slopes[:, 2:], 1) == 0).all()
-    assert (np.abs(np.tril(slopes[:, 2:])) > 0).sum() > 50
+    prior = jax.jit(lambda z: model.prior_of(z, variables))
+    p = prior(jnp.concatenate([noise[:, :2], z], -1))
+    np.testing.assert_allclose(p.noise(jnp.concatenate([noise[:, :2], z], -1)), noise, atol=1e-4)
+    slopes = jax.jit(jax.vmap(jax.jacrev(lambda n: become(n[None])[0])))(noise)
+    assert (np.abs(slopes[..., :2]) > 0).any(0).all() and (np.triu(slopes[..., 2:], 1) == 0).all()
+    assert (np.abs(np.tril(slopes[..., 2:])) > 0).any(0).sum() > 50
+    of_maps = Gaussian(p.mean[:, 2:], p.logvar[:, 2:])
+    _the_density_is_that_of_the_noise(z, of_maps, noise[:, 2:], slopes[..., 2:])
     # Number after number: with each pass one more is what it will be.
-    maps, p = jnp.zeros_like(z), jax.jit(lambda z: model.prior_of(z, variables))
+    maps = jnp.zeros_like(z)
     for _ in range(12):
-        maps = p(jnp.concatenate([noise[:, :2], maps], -1)).at(noise)[:, 2:]
+        maps = prior(jnp.concatenate([noise[:, :2], maps], -1)).at(noise)[:, 2:]
     np.testing.assert_allclose(z, maps, rtol=1e-5, atol=1e-5)
 
 
