@@ -6,14 +6,14 @@ from typing import Any, ClassVar, Literal
 
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
-from jaxgen.models.latent.decoded import Decoded
+from jaxgen.models.latent.with_decoder import WithDecoder
 from jaxgen.nn.layers import Activation
 
 _CONV = Only("without `architecture`=conv", lambda model: model.architecture == "conv")
 
 
 @dataclass(frozen=True)
-class EncoderDecoder(Decoded):
+class EncoderDecoder(WithDecoder):
     """Latents that are vectors, between an `Encoder` and a `Decoder`."""
 
     architecture: Literal["mlp", "conv"] = "mlp"

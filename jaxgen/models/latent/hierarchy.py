@@ -13,14 +13,14 @@ from jaxtyping import Array, Float, Key
 
 from jaxgen.distributions.normal import kl_normal, normal_like, normal_log_prob
 from jaxgen.model import Batch
-from jaxgen.models.latent.decoded import Decoded
 from jaxgen.models.latent.draws import Draw, Terms, Training
 from jaxgen.models.latent.gaussian import Gaussian
+from jaxgen.models.latent.with_decoder import WithDecoder
 from jaxgen.optim.net import Variables
 
 
 @dataclass(frozen=True)
-class Hierarchy(Decoded):
+class Hierarchy(WithDecoder):
     """Latents in parts; p and q of each are Gaussians, given the parts above. A model gives both,
     and p(x | z), z being the part next to x."""
 

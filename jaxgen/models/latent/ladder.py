@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from jaxgen.models.latent.decoded import Observed
 from jaxgen.models.latent.layered import Layered
 from jaxgen.models.latent.observation import ObservationNet
+from jaxgen.models.latent.with_decoder import Observed
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.models.latent.decoded import Observed
 from jaxgen.models.latent.encoder_decoder import EncoderDecoder
 from jaxgen.models.latent.gaussian import Gaussian
 from jaxgen.models.latent.observation import ObservationNet
+from jaxgen.models.latent.with_decoder import Observed
 from jaxgen.nn.encoders import Encoder
 from jaxgen.optim.net import Variables
 

@@ -13,8 +13,8 @@ from jaxgen.errors import UserError
 from jaxgen.model import Batch
 from jaxgen.models.autoregressive.chain import Chain
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNNNet
-from jaxgen.models.latent.decoded import Decoded
 from jaxgen.models.latent.draws import Training
+from jaxgen.models.latent.with_decoder import WithDecoder
 from jaxgen.nn.layers import fold_keys
 from jaxgen.optim.net import Variables
 
@@ -23,7 +23,7 @@ PIXELS = 3000
 
 
 @dataclass(frozen=True)
-class PixelDecoded(Decoded):
+class PixelDecoded(WithDecoder):
     """Pixels that see the ones before them, and z: a model's network makes maps of z (`decode`)."""
 
     maps: int = 32

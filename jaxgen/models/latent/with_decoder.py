@@ -16,7 +16,7 @@ from jaxgen.optim.net import NetState, Variables, apply_in
 
 
 @dataclass(frozen=True)
-class Decoded(LatentVariable):
+class WithDecoder(LatentVariable):
     """Latents that an encoder knows of x, and x that a decoder makes of them.
 
     A model gives `lowest`, what noise becomes on its way to the decoder, and p(x | z) of that z:
@@ -101,7 +101,7 @@ class Decoded(LatentVariable):
 
 
 @dataclass(frozen=True)
-class Observed(Observes[NetState], Decoded):
+class Observed(Observes[NetState], WithDecoder):
     """p(x | z) by an `Observation`, whose parameters the decoder gives."""
 
     def parameters(
