@@ -39,7 +39,9 @@ def with_sgd(model, rate=0.02):
 
 
 # These have large gradients where their parameters are random.
-RATES = {"pixelcnnpp": 0.0005, "iaf": 0.002, "ladder": 0.0005, "vqvae": 0.005}
+RATES = {
+    "pixelcnnpp": 0.0005, "iaf": 0.002, "ladder": 0.0005, "pixelvae2": 0.0005, "vqvae": 0.005,
+}  # fmt: skip
 TINY = {name: with_sgd(preset.tiny, RATES.get(name, 0.02)) for name, preset in MODELS.items()}
 """The tiny model of every preset, trained by SGD."""
 
