@@ -7,8 +7,8 @@ from jaxgen.nn.encoders import (
     Encoder,
     MLPDiscriminator,
     MLPGenerator,
-    with_label,
 )
+from jaxgen.nn.labels import with_label
 from jaxgen.nn.layers import (
     ACTIVATIONS,
     Conv,

@@ -4,7 +4,8 @@ Each takes its own sizes by keyword and can be used alone. Data is [b h w c], fl
 [-1, 1]; labels int [b], or None for a network without classes, are appended as one-hot features.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
 from jaxgen.nn.equalized import minibatch_deviation
+from jaxgen.nn.labels import Condition, entered, judged, with_label
 from jaxgen.nn.layers import (
     ACTIVATIONS,
     Activation,
@@ -30,17 +32,6 @@ Output = Literal["tanh", "linear"]
 
 _INIT = nn.initializers.normal(0.02)
 """The DCGAN paper's initialization, section 4."""
-
-
-def with_label(
-    x: Float[Array, "b *s f"], label: Int[Array, " b"] | None, num_classes: int
-) -> Float[Array, "b *s f+k"]:
-    """x with the one-hot label as `num_classes` further features at every place."""
-    if label is None:
-        return x
-    one_hot = jax.nn.one_hot(label, num_classes, dtype=x.dtype)
-    one_hot = one_hot.reshape(len(x), *(1,) * (x.ndim - 2), num_classes)
-    return jnp.concatenate([x, jnp.broadcast_to(one_hot, (*x.shape[:-1], num_classes))], -1)
 
 
 class Encoder(nn.Module, kw_only=True):
@@ -195,6 +186,8 @@ class MLPDiscriminator(nn.Module, kw_only=True):
     group: int = 0
     """Examples, one after another, whose variation the last layer sees; 0 = none."""
     num_classes: int = 0
+    condition: Condition = "concat"
+    """How labels are taken."""
     train: bool = False
     """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
     axis_name: str | None = None
@@ -202,10 +195,15 @@ class MLPDiscriminator(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, features=False
-    ) -> Array:
-        """With `features`, what the last layer sees [b f] instead of the logit."""
-        h = with_label(x, label, self.num_classes).reshape(len(x), -1)
+        self,
+        x: Float[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        features: bool = False,
+        classes: bool = False,
+    ) -> Any:
+        """With `features`, what the last layer sees [b f] instead of the logit; with `classes`, see
+        `judged`."""
+        h = entered(x, label, self.num_classes, self.condition).reshape(len(x), -1)
         for i, n in enumerate(self.hidden):
             norm = "none" if self.norm == "batch" and i == 0 else self.norm
             h = weighed(nn.Dense(n, use_bias=norm != "batch"), norm, self.train)(h)
@@ -214,7 +212,11 @@ class MLPDiscriminator(nn.Module, kw_only=True):
             return h
         if self.group:
             h = minibatch_deviation(h[:, None, None], self.group)[:, 0, 0]
-        return weighed(nn.Dense(1), self.norm, self.train)(h)[:, 0]
+
+        def layer(width: int, what: str) -> Callable[[Array], Array]:
+            return weighed(nn.Dense(width, use_bias=what != "embed"), self.norm, self.train)
+
+        return judged(h, label, self.num_classes, self.condition, layer, classes)
 
 
 class DCGANDiscriminator(nn.Module, kw_only=True):
@@ -229,6 +231,8 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
     group: int = 0
     """Examples, one after another, whose variation the last layer sees; 0 = none."""
     num_classes: int = 0
+    condition: Condition = "concat"
+    """How labels are taken."""
     train: bool = False
     """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
     axis_name: str | None = None
@@ -236,10 +240,15 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None, features=False
-    ) -> Array:
-        """With `features`, what the last layer sees [b f] instead of the logit."""
-        h = with_label(x, label, self.num_classes)
+        self,
+        x: Float[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        features: bool = False,
+        classes: bool = False,
+    ) -> Any:
+        """With `features`, what the last layer sees [b f] instead of the logit; with `classes`, see
+        `judged`."""
+        h = entered(x, label, self.num_classes, self.condition)
         for i in range(len(several_sizes(x.shape[1], x.shape[2])) - 1):
             norm = "none" if self.norm == "batch" and i == 0 else self.norm
             conv = Conv(self.filters * 2**i, 4, 2, use_bias=norm != "batch", kernel_init=_INIT)
@@ -251,7 +260,12 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
         # A convolution that covers the whole remaining map is this matrix product.
         if features:
             return h
-        return weighed(nn.Dense(1, kernel_init=_INIT), self.norm, self.train)(h)[:, 0]
+
+        def layer(width: int, what: str) -> Callable[[Array], Array]:
+            dense = nn.Dense(width, use_bias=what != "embed", kernel_init=_INIT)
+            return weighed(dense, self.norm, self.train)
+
+        return judged(h, label, self.num_classes, self.condition, layer, classes)
 
 
 def several_sizes(height: int, width: int) -> list[tuple[int, int]]:

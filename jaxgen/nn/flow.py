@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxgen.nn.encoders import with_label
+from jaxgen.nn.labels import with_label
 from jaxgen.nn.layers import Conv
 
 SMALLEST = 1e-2

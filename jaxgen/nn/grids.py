@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Int, Key
 
-from jaxgen.nn.encoders import with_label
+from jaxgen.nn.labels import with_label
 from jaxgen.nn.layers import Conv, upsample
 
 

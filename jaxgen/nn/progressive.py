@@ -6,13 +6,15 @@ from the start; `stages` says how many it uses. The newest is mixed with the one
 number `alpha` in the collection "fade": 0 = the network without it, 1 = its block alone.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxgen.nn.encoders import with_label
 from jaxgen.nn.equalized import EqualizedConv, EqualizedDense, minibatch_deviation, pixel_norm
+from jaxgen.nn.labels import Condition, entered, judged, with_label
 from jaxgen.nn.layers import upsample
 
 Sizes = tuple[tuple[int, int], ...]
@@ -130,14 +132,23 @@ class _End(nn.Module):
     """Features of the smallest size to a logit."""
 
     group: int
+    num_classes: int
+    condition: Condition
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w f"]) -> Float[Array, " b"]:
+    def __call__(
+        self, x: Float[Array, "b h w f"], label: Int[Array, " b"] | None, classes: bool
+    ) -> Any:
         features = x.shape[-1]
         h = minibatch_deviation(x, self.group) if self.group else x
         h = jax.nn.leaky_relu(EqualizedConv(features, 3, _GAIN)(h), 0.2)
         h = jax.nn.leaky_relu(EqualizedDense(features, _GAIN)(h.reshape(len(h), -1)), 0.2)
-        return EqualizedDense(1)(h)[:, 0]
+
+        def layer(width: int, what: str) -> EqualizedDense:
+            # An embedding has one input that is not 0, of which the gain makes variance 1.
+            return EqualizedDense(width, self.num_classes**0.5 if what == "embed" else 1.0)
+
+        return judged(h, label, self.num_classes, self.condition, layer, classes, features**0.5)
 
 
 class ProgressiveGenerator(nn.Module, kw_only=True):
@@ -179,25 +190,33 @@ class ProgressiveDiscriminator(nn.Module, kw_only=True):
     group: int = 0
     """Examples, one after another, whose variation its last block sees; 0 = none."""
     num_classes: int = 0
+    condition: Condition = "concat"
+    """How labels are taken."""
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], label: Int[Array, " b"] | None = None
-    ) -> Float[Array, " b"]:
+        self,
+        x: Float[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        classes: bool = False,
+    ) -> Any:
+        """With `classes`, see `judged`."""
         stages = len(self.sizes) if self.is_initializing() else self.stages
         features, alpha = features_of(self.filters, self.sizes), _alpha(self)
 
-        def entered(x: Array, i: int) -> Array:
+        def from_image(x: Array, i: int) -> Array:
             conv = EqualizedConv(features[i], 1, _GAIN, name=f"from_image_{i}")
-            return jax.nn.leaky_relu(conv(with_label(x, label, self.num_classes)), 0.2)
+            given = entered(x, label, self.num_classes, self.condition)
+            return jax.nn.leaky_relu(conv(given), 0.2)
 
-        h = entered(x, stages - 1)
+        h = from_image(x, stages - 1)
         for i in range(stages - 1, 0, -1):
             h = _Down(features[i - 1], name=f"block_{i}")(h)
             if i == stages - 1:
                 x = halved(x)
-                h = faded(h, entered(x, i - 1), alpha)
+                h = faded(h, from_image(x, i - 1), alpha)
             elif self.is_initializing():
                 x = halved(x)
-                entered(x, i - 1)
-        return _End(self.group, name="block_0")(h)
+                from_image(x, i - 1)
+        end = _End(self.group, self.num_classes, self.condition, name="block_0")
+        return end(h, label, classes)

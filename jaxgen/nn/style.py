@@ -1,7 +1,7 @@
 """Networks whose latents set the style of each layer (StyleGAN2, Karras et al. 2020,
 arXiv:1912.04958, after StyleGAN, Karras et al. 2019, arXiv:1812.04948)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ from jaxgen.nn.equalized import (
     minibatch_deviation,
     pixel_norm,
 )
+from jaxgen.nn.labels import Condition, entered, judged
 from jaxgen.nn.layers import fold_keys, upsample
 
 Enlarge = Literal["nearest", "bilinear"]
@@ -277,6 +278,8 @@ class ResidualDiscriminator(nn.Module, kw_only=True):
     group: int
     """Examples, following each other, whose deviation is a feature; 1 = none."""
     num_classes: int = 0
+    condition: Condition = "projection"
+    """How labels are taken."""
 
     @nn.compact
     def __call__(
@@ -284,13 +287,12 @@ class ResidualDiscriminator(nn.Module, kw_only=True):
         x: Float[Array, "b h w c"],
         label: Int[Array, " b"] | None = None,
         features: bool = False,
-    ) -> Array:
-        """With `features`, what stands before examples are compared [b f], instead of the logit.
-
-        Of a label, the last layer's features are projected on its embedding (Miyato & Koyama 2018,
-        arXiv:1802.05637).
-        """
+        classes: bool = False,
+    ) -> Any:
+        """With `features`, what stands before examples are compared [b f], instead of the logit;
+        with `classes`, see `judged`."""
         wide = features_at(self.filters, len(style_sizes(*x.shape[1:3])))[::-1]
+        x = entered(x, label, self.num_classes, self.condition)
         h = act(EqualizedConv(wide[0], 1, name="from_data")(x))
         for i, n in enumerate(wide[:-1]):
             skip = EqualizedConv(wide[i + 1], 1, name=f"skips_{i}")(halved(h))
@@ -303,9 +305,11 @@ class ResidualDiscriminator(nn.Module, kw_only=True):
             h = minibatch_deviation(h, min(self.group, len(h)))
         h = act(EqualizedConv(wide[-1], 3, name="last")(h)).reshape(len(h), -1)
         h = act(EqualizedDense(wide[-1], name="dense")(h))
-        logit = EqualizedDense(1, name="out")(h)[:, 0]
-        if label is not None:
-            one_hot = jax.nn.one_hot(label, self.num_classes, dtype=h.dtype)
-            embed = EqualizedDense(wide[-1], gain=self.num_classes**0.5, name="embed")(one_hot)
-            logit = logit + (embed * h).sum(-1) / h.shape[-1] ** 0.5
-        return logit
+
+        def layer(width: int, what: str) -> EqualizedDense:
+            # An embedding has one input that is not 0, of which the gain makes variance 1.
+            gain = self.num_classes**0.5 if what == "embed" else 1.0
+            return EqualizedDense(width, gain=gain, name=what)
+
+        length = h.shape[-1] ** 0.5
+        return judged(h, label, self.num_classes, self.condition, layer, classes, length)

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxgen.nn.encoders import Output, with_label
+from jaxgen.nn.encoders import Output
 from jaxgen.nn.grids import grid_sizes
+from jaxgen.nn.labels import with_label
 from jaxgen.nn.layers import Conv, ConvTranspose, dropout, fold_keys
 from jaxgen.nn.norm import weighed
 

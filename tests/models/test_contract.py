@@ -51,6 +51,9 @@ SMALL = {
         augment_move=0.5,
         deviation_group=2,
     ),
+    "gan, classifying": dataclasses.replace(
+        TINY["gan"], d_norm="spectral", condition_by="auxiliary"
+    ),
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
 }
 

@@ -79,6 +79,16 @@ IDLE = [
             ({"augment_move": 0.1}, {"augment": "translation", "augment_target": 0.6}),
         )
     ),
+    *(
+        (kind, spec, {"condition_by": "auxiliary"}, {})
+        for kind, spec in (
+            (GAN, SPEC),
+            (BiGAN, SPEC),
+            (Pix2Pix, PAIRS),
+            (ProGAN, SPEC),
+            (StyleGAN2, SPEC),
+        )
+    ),
     (StyleGAN2, SPEC, {"penalty_every": 2}, {"r1": 1.0}),
     (StyleGAN2, SPEC, {"label_smoothing": 0.1}, {"loss": "hinge"}),
     (StyleGAN2, SPEC, {"noise_steps": 9}, {"instance_noise": 0.1}),

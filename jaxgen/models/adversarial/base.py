@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,7 @@ from jaxgen.models.adversarial.game_fields import GameFields
 from jaxgen.models.adversarial.shown import Shown, noised, packed, variety
 from jaxgen.models.adversarial.state import Apply, GameState, Turn
 from jaxgen.models.adversarial.trouble import trouble
+from jaxgen.nn.labels import Condition
 from jaxgen.optim.net import Net, Params, Variables, apply_in, average, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
@@ -80,6 +81,12 @@ class Game(GameFields, Model[GameState], Watches):
             raise UserError(
                 f"`pack`={self.pack} judges examples together, which have labels of their own: set "
                 "`pack`=1, or leave --conditional out"
+            )
+        if self.spec.num_classes and self.condition_by in self.cannot:
+            others = [by for by in get_args(Condition) if by not in self.cannot]
+            raise UserError(
+                f"`condition_by`={self.condition_by} {self.cannot[self.condition_by]}: set "
+                f"`condition_by`={' or '.join(others)}"
             )
         self.check()
         refuse_idle(self)
@@ -205,7 +212,8 @@ class Game(GameFields, Model[GameState], Watches):
         see = lambda x: player(x, batch.get("label"))  # noqa: E731
         real = self._seen(turn, turn.key_real, shown.real, batch, d)
         fake = self._seen(turn, turn.key_fake, shown.fake, batch, d)
-        (real_logits, changed), (fake_logits, _) = see(real), see(fake)
+        real_logits, of_real, changed = self._answers(player, real, batch)
+        fake_logits, of_fake, _ = self._answers(player, fake, batch)
         loss = smoothed(self.loss, self.label_smoothing)
         value = loss.real(real_logits).mean() + loss.fake(fake_logits).mean()
         metrics = {
@@ -214,6 +222,9 @@ class Game(GameFields, Model[GameState], Watches):
             "d_fake": jax.nn.sigmoid(fake_logits).mean(),
             **self.noted(real_logits, d),
         }
+        if of_real is not None and of_fake is not None:
+            value += of_real + of_fake
+            metrics |= {"class_real": of_real, "class_fake": of_fake}
         judge = lambda x: see(x)[0]  # noqa: E731
         if self.r1 > 0:
             r1 = self._now_and_then(turn, lambda: gradient_penalty_r1(judge, real).mean())
@@ -228,6 +239,19 @@ class Game(GameFields, Model[GameState], Watches):
             value, metrics["slope"] = value + self.slope_penalty * slope, slope
         return value, (metrics, changed)
 
+    def _answers(
+        self, player: Apply, x: PyTree, batch: Batch
+    ) -> tuple[Array, Array | None, Variables]:
+        """D's logits of being real; the mean cross-entropy of the classes that it tells, nats, if
+        it is to tell them; and the collections that changed."""
+        label = batch.get("label")
+        if label is None or self.condition_by != "auxiliary":
+            logits, changed = player(x, label)
+            return logits, None, changed
+        (logits, classes), changed = player(x, label, classes=True)
+        each = optax.softmax_cross_entropy_with_integer_labels(classes, label)
+        return logits, each.mean(), changed
+
     def _now_and_then(self, turn: Turn, penalty: Callable[[], Array]) -> Array:
         """A penalty, times `penalty_every` in the steps that have it, and 0 in the others."""
         every = self.penalty_every
@@ -241,7 +265,10 @@ class Game(GameFields, Model[GameState], Watches):
         player = self._player(self.discriminator(True, turn.axis_name), judge.variables)
         loss = ADVERSARIAL_LOSSES[self.loss]
         fake = self._seen(turn, turn.key_fake, shown.fake, batch, judge)
-        value = loss.generator(player(fake, batch.get("label"))[0]).mean()
+        logits, of_class, _ = self._answers(player, fake, batch)
+        value = loss.generator(logits).mean()
+        if of_class is not None:
+            value += of_class
         if self.encodes:
             real = self._seen(turn, turn.key_real, shown.real, batch, judge)
             value += loss.encoder(player(real, batch.get("label"))[0]).mean()

@@ -1,6 +1,7 @@
 """Games with an encoder: BiGAN (Donahue et al. 2017, arXiv:1605.09782) and adversarially learned
 inference (ALI, Dumoulin et al. 2017, arXiv:1606.00704)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,8 @@ from jaxgen.model import Batch, without_label
 from jaxgen.models.adversarial.latent_game import LatentGame
 from jaxgen.models.adversarial.shown import Shown
 from jaxgen.models.adversarial.state import Apply, GameState
-from jaxgen.nn.encoders import Decoder, Encoder, with_label
+from jaxgen.nn.encoders import Decoder, Encoder
+from jaxgen.nn.labels import Condition, entered, judged
 from jaxgen.nn.norm import NormName, weighed
 from jaxgen.optim.net import Variables
 
@@ -71,6 +73,8 @@ class JointDiscriminator(nn.Module, kw_only=True):
     """What data become before they meet the latent."""
     norm: NormName
     num_classes: int = 0
+    condition: Condition = "concat"
+    """How labels are taken; concat: after the trunk."""
     train: bool = False
 
     @nn.compact
@@ -78,14 +82,18 @@ class JointDiscriminator(nn.Module, kw_only=True):
         self,
         pair: tuple[Float[Array, "b h w c"], Float[Array, "b z"]],
         label: Int[Array, " b"] | None = None,
-    ) -> Float[Array, " b"]:
+    ) -> Any:
         x, z = pair
         h = jnp.concatenate([self.trunk(x), z], -1)
-        h = with_label(h, label, self.num_classes)
+        h = entered(h, label, self.num_classes, self.condition)
         for width in self.hidden:
-            layer = weighed(nn.Dense(width), self.norm, self.train)
-            h = jax.nn.leaky_relu(layer(h), 0.2)
-        return weighed(nn.Dense(1), self.norm, self.train)(h)[:, 0]
+            hidden = weighed(nn.Dense(width), self.norm, self.train)
+            h = jax.nn.leaky_relu(hidden(h), 0.2)
+
+        def layer(width: int, what: str) -> Callable[[Array], Array]:
+            return weighed(nn.Dense(width, use_bias=what != "embed"), self.norm, self.train)
+
+        return judged(h, label, self.num_classes, self.condition, layer)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,10 @@ class BiGAN(LatentGame, Encodes, Embeds):
     """Spectral normalization of the discriminator's fully connected layers, or none."""
 
     encodes: ClassVar = True
+    cannot: ClassVar = {
+        "auxiliary": "asks the discriminator for a label that the encoder, which is given it, can "
+        "write into the code"
+    }
     only: ClassVar = {
         "filters": Only("without `architecture`=conv", lambda model: model.convolutional)
     }
@@ -153,6 +165,7 @@ class BiGAN(LatentGame, Encodes, Embeds):
             trunk=self._encoder((), 0),
             norm=self.d_norm,
             num_classes=self.spec.num_classes,
+            condition=self.condition_by,
             train=train,
         )
 

@@ -7,12 +7,14 @@ from typing import ClassVar, Literal
 from jaxgen.fields import Only
 from jaxgen.losses.adversarial import SMOOTHED
 from jaxgen.model import Metric
+from jaxgen.nn.labels import Condition
 from jaxgen.optim.net import Precision
 from jaxgen.optim.optimizer import Optimizer
 
 LOSSES = "losses of the two players"
 LOGITS = "D's logits in use"
 JUDGEMENTS = "what D holds to be real (probability)"
+CLASSES = "cross-entropy of the classes that D tells (nats)"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class GameFields:
     penalty_every: int = 1
     """Steps from one with the penalties to the next, in which they count as often (lazy
     regularization, Karras et al. 2020, arXiv:1912.04958, appendix B)."""
+    condition_by: Condition = "concat"
+    """How the discriminator takes labels, of a conditional model. concat: beside its input;
+    projection: an inner product of its last features with the label's embedding, which joins the
+    logit (Miyato & Koyama 2018, arXiv:1802.05637); auxiliary: not at all; it is to tell them, of
+    real and generated examples, and the generator is to draw what it can tell (AC-GAN, Odena et al.
+    2017, arXiv:1610.09585)."""
     label_smoothing: float = 0.0
     """How far the target for real examples is below 1, where the loss has one."""
     pack: int = 1
@@ -59,7 +67,10 @@ class GameFields:
     encodes: ClassVar[bool] = False
     """Whether the generator makes a part of what is shown as real, such as a code, and is to make
     that pass for fake."""
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """The values of `condition_by` that the discriminator cannot take, and why, for people."""
     only: ClassVar = {
+        "condition_by": Only("without --conditional", lambda game: game.spec.num_classes > 0),
         "noise_steps": Only("without `instance_noise`", lambda game: game.instance_noise > 0),
         "penalty_every": Only(
             "without `r1` or `slope_penalty`", lambda game: game.r1 > 0 or game.slope_penalty > 0
@@ -80,6 +91,10 @@ class GameFields:
         "d_logit": Metric("D's logit of real images", "", "", LOGITS, "real"),
         "d_logit_fake": Metric("D's logit of generated images", "", "", LOGITS, "generated"),
         "d_gap": Metric("D's logit of validation images over that of train images"),
+        "class_real": Metric("cross-entropy of D's classes, of real images", "nats", "",
+                             CLASSES, "real"),
+        "class_fake": Metric("cross-entropy of D's classes, of generated images", "nats", "",
+                             CLASSES, "generated"),
         "variety": Metric("standard deviation of generated over that of real images"),
         "r1": Metric("|grad D|^2 on real images"),
         "slope": Metric("(|grad D| - 1)^2 between real and generated images"),

@@ -106,7 +106,8 @@ class GAN(AugmentedGame, Embeds):
     def discriminator(self, train: bool, axis_name: str | None = None) -> nn.Module:
         same: dict[str, Any] = {
             "norm": self.d_norm, "num_classes": self.spec.num_classes,
-            "group": self.deviation_group, "train": train, "axis_name": axis_name,
+            "condition": self.condition_by, "group": self.deviation_group, "train": train,
+            "axis_name": axis_name,
         }  # fmt: skip
         if self.convolutional:
             return DCGANDiscriminator(filters=self.filters, **same)

@@ -55,6 +55,10 @@ class Pix2Pix(Translation[GameState], Game):
     }
     monitor: ClassVar = "l1"
     pairs: ClassVar = {"train": PAIRED, "validation": PAIRED}
+    cannot: ClassVar = dict.fromkeys(
+        ("projection", "auxiliary"),
+        "needs features of a whole image, and the discriminator judges patches",
+    )
 
     def check(self) -> None:
         self.check_translation()

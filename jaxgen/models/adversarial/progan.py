@@ -129,6 +129,7 @@ class ProGAN(AugmentedGame):
             filters=self.filters,
             group=self.deviation_group,
             num_classes=self.spec.num_classes,
+            condition=self.condition_by,
         )
 
     def init(self, key: Key[Array, ""], batch: Batch) -> GameState:

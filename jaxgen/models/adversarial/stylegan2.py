@@ -13,10 +13,11 @@ from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.losses.penalties import lazily, path_lengths
-from jaxgen.model import Batch, Metric, Request, example_keys, labels_or_all
+from jaxgen.model import Batch, Metric, Request, example_keys, labels_or_all, without_label
 from jaxgen.models.adversarial.latent_game import PriorGame
 from jaxgen.models.adversarial.shown import Shown
 from jaxgen.models.adversarial.state import Apply, GameState
+from jaxgen.nn.labels import Condition
 from jaxgen.nn.style import ResidualDiscriminator, StyleGenerator, style_layers, style_sizes
 from jaxgen.optim.net import Variables
 
@@ -33,6 +34,10 @@ class StyleGAN2(PriorGame, Embeds):
     first brings z to one length.
     """
 
+    condition_by: Condition = "projection"
+    """How the discriminator takes labels, of a conditional model. concat: beside its input;
+    projection: an inner product of its last features with the label's embedding, which joins the
+    logit; auxiliary: not at all; it is to tell them, and the generator to draw what it can tell."""
     latents: int = 64
     """Dimensions of z, standard normal."""
     styles: int = 64
@@ -110,7 +115,10 @@ class StyleGAN2(PriorGame, Embeds):
 
     def discriminator(self, train: bool, axis_name: str | None = None) -> ResidualDiscriminator:
         return ResidualDiscriminator(
-            filters=self.filters, group=self.deviation_group, num_classes=self.spec.num_classes
+            filters=self.filters,
+            group=self.deviation_group,
+            num_classes=self.spec.num_classes,
+            condition=self.condition_by,
         )
 
     def init(self, key: Key[Array, ""], batch: Batch) -> GameState:
@@ -196,7 +204,13 @@ class StyleGAN2(PriorGame, Embeds):
         return jnp.clip(x, -1.0, 1.0) if self.spec.levels else x
 
     def embed(self, state: GameState, batch: Batch) -> Float[Array, "b f"]:
-        """What the discriminator sees of each example before it compares them, without a label."""
-        x = self.spec.to_float(batch["x"])
-        network = self.discriminator(train=False)
-        return network.apply(state.d.variables, x, features=True)  # type: ignore[return-value]
+        """What the discriminator sees of each example before it compares them, without a label: of
+        one that takes it beside x, averaged over all classes."""
+
+        def features(batch: Batch) -> Any:
+            x, network = self.spec.to_float(batch["x"]), self.discriminator(train=False)
+            return network.apply(state.d.variables, x, batch.get("label"), features=True)
+
+        if self.condition_by == "concat":
+            return without_label(features, self.spec, batch)
+        return features({"x": batch["x"]})  # type: ignore[no-any-return]
