@@ -21,6 +21,7 @@ from jaxgen.nn.layers import (
     upsample,
 )
 from jaxgen.nn.norm import Norm
+from jaxgen.nn.resnet import ResNetDiscriminator, ResNetGenerator
 
 __all__ = [
     "ACTIVATIONS",
@@ -33,6 +34,8 @@ __all__ = [
     "MLPDiscriminator",
     "MLPGenerator",
     "Norm",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
     "concat_elu",
     "dropout",
     "fold_keys",

@@ -54,6 +54,16 @@ SMALL = {
     "gan, classifying": dataclasses.replace(
         TINY["gan"], d_norm="spectral", condition_by="auxiliary"
     ),
+    "gan, residual": GAN(
+        DataSpec(8, 8, 1, 5),
+        architecture="resnet",
+        filters=2,
+        latents=3,
+        loss="hinge",
+        d_norm="spectral",
+        g_optimizer=TINY["gan"].g_optimizer,
+        d_optimizer=TINY["gan"].d_optimizer,
+    ),
     "vae, in two parts": dataclasses.replace(TINY["vae"], accumulate=2),
 }
 

@@ -1,5 +1,6 @@
-"""Generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661) with MLP and DCGAN
-networks (Radford, Metz & Chintala 2016, arXiv:1511.06434)."""
+"""Generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661) with MLP, DCGAN
+(Radford, Metz & Chintala 2016, arXiv:1511.06434) and residual networks (Miyato et al. 2018,
+arXiv:1802.05957)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -23,6 +24,7 @@ from jaxgen.nn.encoders import (
 )
 from jaxgen.nn.layers import halvings
 from jaxgen.nn.norm import NormName
+from jaxgen.nn.resnet import ResNetDiscriminator, ResNetGenerator, residual_sizes
 from jaxgen.optim.net import Variables
 
 
@@ -30,13 +32,15 @@ from jaxgen.optim.net import Variables
 class GAN(AugmentedGame, Embeds):
     """Implicit density: a generator against a discriminator, two optimizers in one step."""
 
-    architecture: Literal["auto", "dcgan", "mlp"] = "auto"
-    """dcgan: strided and transposed convolutions; mlp: fully connected layers; auto: dcgan where
-    the sides of x are 3 pixels or more."""
+    architecture: Literal["auto", "dcgan", "resnet", "mlp"] = "auto"
+    """dcgan: strided and transposed convolutions; resnet: residual blocks, for images that halve to
+    a smaller side of 4; mlp: fully connected layers; auto: dcgan where the sides of x are 3 pixels
+    or more."""
     latents: int = 64
     """Dimensions of z, standard normal."""
     filters: int = 32
-    """dcgan: the discriminator's features after its first layer, doubled at every halving."""
+    """dcgan, resnet: the discriminator's features after its first layer, or block, doubled at every
+    halving."""
     hidden: tuple[int, ...] = (256, 256)
     """mlp: widths of the hidden layers of both players."""
     output: Literal["auto", "tanh", "linear"] = "auto"
@@ -52,7 +56,7 @@ class GAN(AugmentedGame, Embeds):
     et al. 2018, arXiv:1710.10196, section 3), in evaluation as well; 0 = none."""
 
     only: ClassVar = {
-        "filters": Only("without `architecture`=dcgan", lambda gan: gan.convolutional),
+        "filters": Only("without `architecture`=dcgan or resnet", lambda gan: gan.convolutional),
         "hidden": Only("without `architecture`=mlp", lambda gan: not gan.convolutional),
     }
 
@@ -78,6 +82,8 @@ class GAN(AugmentedGame, Embeds):
                 f"`architecture`=dcgan halves images whose sides are at least 3 pixels, and x is "
                 f"{self.spec.height}x{self.spec.width}: set `architecture`=mlp"
             )
+        if self.architecture == "resnet":
+            residual_sizes(self.spec.height, self.spec.width)  # refuses what cannot be
 
     @property
     def _can_halve(self) -> bool:
@@ -99,6 +105,8 @@ class GAN(AugmentedGame, Embeds):
             "shape": self.spec.shape, "output": output, "norm": self.g_norm,
             "num_classes": self.spec.num_classes, "train": train, "axis_name": axis_name,
         }  # fmt: skip
+        if self.architecture == "resnet":
+            return ResNetGenerator(filters=self.filters, **same)
         if self.convolutional:
             return DCGANGenerator(filters=self.filters, **same)
         return MLPGenerator(hidden=self.hidden, **same)
@@ -109,6 +117,8 @@ class GAN(AugmentedGame, Embeds):
             "condition": self.condition_by, "group": self.deviation_group, "train": train,
             "axis_name": axis_name,
         }  # fmt: skip
+        if self.architecture == "resnet":
+            return ResNetDiscriminator(filters=self.filters, **same)
         if self.convolutional:
             return DCGANDiscriminator(filters=self.filters, **same)
         return MLPDiscriminator(hidden=self.hidden, **same)
