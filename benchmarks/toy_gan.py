@@ -48,8 +48,10 @@ POINTS = {
 
 GAMES: dict[str, dict[str, Any]] = {
     "minimax": {"loss": "minimax"},
+    "minimax, unrolled by 5": {"loss": "minimax", "unrolled": 5},
     "minimax, R1": {"loss": "minimax", "r1": 0.1},
     "non-saturating": {},
+    "non-saturating, unrolled by 5": {"unrolled": 5},
     "non-saturating, R1": {"r1": 0.1},
     "non-saturating, lazy R1": {"r1": 0.1, "penalty_every": 4},
     "least squares, R1": {"loss": "least_squares", "r1": 0.1},

@@ -54,6 +54,16 @@ SMALL = {
     "gan, classifying": dataclasses.replace(
         TINY["gan"], d_norm="spectral", condition_by="auxiliary"
     ),
+    "gan, unrolled": dataclasses.replace(
+        TINY["gan"],
+        architecture="mlp",
+        filters=GAN.filters,
+        hidden=(6,),
+        d_norm="none",
+        r1=0.5,
+        penalty_every=5,
+        unrolled=2,
+    ),
     "gan, residual": GAN(
         DataSpec(8, 8, 1, 5),
         architecture="resnet",

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,16 +13,14 @@ from flax.core.scope import DenyList
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxgen.abilities import Watches
-from jaxgen.errors import UserError
 from jaxgen.fields import refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES, smoothed
 from jaxgen.losses.penalties import gradient_penalty, gradient_penalty_r1, lazily
 from jaxgen.model import Batch, Metrics, Model, example_keys
-from jaxgen.models.adversarial.game_fields import GameFields
+from jaxgen.models.adversarial.game_fields import GameFields, check_fields
 from jaxgen.models.adversarial.shown import Shown, noised, packed, variety
 from jaxgen.models.adversarial.state import Apply, GameState, Turn
 from jaxgen.models.adversarial.trouble import trouble
-from jaxgen.nn.labels import Condition
 from jaxgen.optim.net import Net, Params, Variables, apply_in, average, descend
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
@@ -65,29 +63,7 @@ class Game(GameFields, Model[GameState], Watches):
 
     def __post_init__(self) -> None:
         refuse_huge(self)
-        if not 0 <= self.ema < 1:
-            raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
-        if self.d_steps < 1:
-            raise UserError(f"`d_steps` must be at least 1; got {self.d_steps}")
-        if min(self.r1, self.slope_penalty, self.instance_noise, self.noise_steps) < 0:
-            raise UserError(
-                "`r1`, `slope_penalty`, `instance_noise` and `noise_steps` must not be negative"
-            )
-        if min(self.penalty_every, self.pack) < 1:
-            raise UserError("`penalty_every` and `pack` must be at least 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"`label_smoothing` must lie in [0, 1); got {self.label_smoothing}")
-        if self.pack > 1 and self.spec.num_classes:
-            raise UserError(
-                f"`pack`={self.pack} judges examples together, which have labels of their own: set "
-                "`pack`=1, or leave --conditional out"
-            )
-        if self.spec.num_classes and self.condition_by in self.cannot:
-            others = [by for by in get_args(Condition) if by not in self.cannot]
-            raise UserError(
-                f"`condition_by`={self.condition_by} {self.cannot[self.condition_by]}: set "
-                f"`condition_by`={' or '.join(others)}"
-            )
+        check_fields(self)
         self.check()
         refuse_idle(self)
 
@@ -177,7 +153,7 @@ class Game(GameFields, Model[GameState], Watches):
         shown, pull_back, changed = jax.vjp(show_last, state.g.params, has_aux=True)
         new_d, metrics = self._update_d(turn, d, shown, last)
         judge = new_d if self.updates == "alternating" else d
-        (loss, costs), towards_real = jax.value_and_grad(self._g_loss, has_aux=True)(
+        (loss, costs), towards_real = jax.value_and_grad(self._loss_ahead, has_aux=True)(
             shown, turn, judge, last
         )
         (grads,) = pull_back(towards_real)
@@ -190,10 +166,15 @@ class Game(GameFields, Model[GameState], Watches):
         ema = self.averaged(state.ema, g.variables, self.ema, step)
         return GameState(g, new_d, ema), metrics
 
-    def _update_d(self, turn: Turn, d: Net, shown: Shown, batch: Batch) -> tuple[Net, Metrics]:
-        """One step of D, given what G shows."""
+    def _update_d(
+        self, turn: Turn, d: Net, shown: Shown, batch: Batch, followed: bool = False
+    ) -> tuple[Net, Metrics]:
+        """One step of D, given what G shows; `followed` by a gradient."""
         loss = jax.grad(self._d_loss, has_aux=True)
         grads, aux = loss(d.params, turn, d, shown, batch)
+        if followed:
+            # Adam's root has no slope at 0: parameters without gradient would turn G's into NaN.
+            grads = jax.tree.map(lambda g: jnp.where(jnp.abs(g) < 1e-15, 1e-15, g), grads)
         grads, (metrics, changed) = mean_over(turn.axis_name, (grads, aux))
         metrics["d_grad_norm"] = optax.tree.norm(grads)
         new = self.descended(self.d_optimizer, d, grads, changed, turn.step)
@@ -273,6 +254,19 @@ class Game(GameFields, Model[GameState], Watches):
             real = self._seen(turn, turn.key_real, shown.real, batch, judge)
             value += loss.encoder(player(real, batch.get("label"))[0]).mean()
         return value + sum(shown.costs.values()), shown.costs
+
+    def _loss_ahead(
+        self, shown: Shown, turn: Turn, judge: Net, batch: Batch
+    ) -> tuple[Array, dict[str, Array]]:
+        """G's loss at the D that `unrolled` more updates would make of the judge, which follow what
+        G shows (Metz et al. 2017, arXiv:1611.02163, equations 6 to 8)."""
+
+        def update(d: Net, _: None) -> tuple[Net, None]:
+            return self._update_d(turn, d, shown, batch, followed=True)[0], None
+
+        if self.unrolled:
+            judge, _ = jax.lax.scan(update, judge, length=self.unrolled)
+        return self._g_loss(shown, turn, judge, batch)
 
     def _player(self, network: nn.Module, variables: Variables) -> Apply:
         """The network in training."""

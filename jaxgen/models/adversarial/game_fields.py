@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.losses.adversarial import SMOOTHED
 from jaxgen.model import Metric
@@ -30,6 +31,9 @@ class GameFields:
     """alternating: the generator meets the updated discriminator; simultaneous: the old one."""
     d_steps: int = 1
     """Discriminator steps per generator step, each on a batch of its own."""
+    unrolled: int = 0
+    """Further discriminator updates, on the same examples, through which the generator's gradient
+    looks ahead; they are then thrown away (Metz et al. 2017, arXiv:1611.02163)."""
     r1: float = 0.0
     """gamma of the penalty gamma/2 |grad D|^2 on real examples; it needs a discriminator without
     BatchNorm."""
@@ -99,3 +103,29 @@ class GameFields:
         "r1": Metric("|grad D|^2 on real images"),
         "slope": Metric("(|grad D| - 1)^2 between real and generated images"),
     }  # fmt: skip
+
+
+def check_fields(game: Any) -> None:
+    """Raises UserError where the fields of a game, beside the spec of its data, cannot be."""
+    if not 0 <= game.ema < 1:
+        raise UserError(f"`ema` must lie in [0, 1); got {game.ema}")
+    if game.d_steps < 1:
+        raise UserError(f"`d_steps` must be at least 1; got {game.d_steps}")
+    least_0 = "unrolled", "r1", "slope_penalty", "instance_noise", "noise_steps"
+    if any(getattr(game, name) < 0 for name in least_0):
+        raise UserError(", ".join(f"`{name}`" for name in least_0) + " must not be negative")
+    if min(game.penalty_every, game.pack) < 1:
+        raise UserError("`penalty_every` and `pack` must be at least 1")
+    if not 0 <= game.label_smoothing < 1:
+        raise UserError(f"`label_smoothing` must lie in [0, 1); got {game.label_smoothing}")
+    if game.pack > 1 and game.spec.num_classes:
+        raise UserError(
+            f"`pack`={game.pack} judges examples together, which have labels of their own: set "
+            "`pack`=1, or leave --conditional out"
+        )
+    if game.spec.num_classes and game.condition_by in game.cannot:
+        others = [by for by in get_args(Condition) if by not in game.cannot]
+        raise UserError(
+            f"`condition_by`={game.condition_by} {game.cannot[game.condition_by]}: set "
+            f"`condition_by`={' or '.join(others)}"
+        )
