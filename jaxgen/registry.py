@@ -10,6 +10,7 @@ from jaxgen.model import Model
 from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
+from jaxgen.models.adversarial.hali import HALI
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.adversarial.progan import ProGAN
 from jaxgen.models.adversarial.stylegan2 import StyleGAN2
@@ -180,6 +181,10 @@ MODELS: dict[str, Preset] = {
         BiGAN(_DIGITS, encoder="stochastic", r1=0.1, penalty_every=4, ema=0.995,
               g_optimizer=_BIGAN_RATE, d_optimizer=_BIGAN_RATE), 4500,
         BiGAN(_TINY, encoder="stochastic", hidden=(6,), latents=3), 64,
+    ),
+    "hali": _on_digits(
+        HALI(_DIGITS, r1=0.1, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 4000,
+        HALI(_TINY, hidden=(6,), latents=(3, 2), middle=(4,)), 64,
     ),
     "gan2014": _on_digits(
         GAN(_DIGITS, architecture="mlp", g_norm="none", d_norm="none", g_optimizer=_GAN_RATE,

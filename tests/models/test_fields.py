@@ -14,6 +14,7 @@ from jaxgen.errors import UserError
 from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
+from jaxgen.models.adversarial.hali import HALI
 from jaxgen.models.adversarial.pix2pix import Pix2Pix, Pix2PixL1
 from jaxgen.models.adversarial.progan import ProGAN
 from jaxgen.models.adversarial.stylegan2 import StyleGAN2
@@ -62,7 +63,13 @@ IDLE = [
     (GAN, POINTS, {"filters": 8}, {}),
     *(
         (kind, spec, *fields)
-        for kind, spec in ((GAN, SPEC), (BiGAN, SPEC), (Pix2Pix, PAIRS), (ProGAN, SPEC))
+        for kind, spec in (
+            (GAN, SPEC),
+            (BiGAN, SPEC),
+            (HALI, SPEC),
+            (Pix2Pix, PAIRS),
+            (ProGAN, SPEC),
+        )
         for fields in (
             ({"penalty_every": 2}, {"r1": 1.0, **({} if kind is ProGAN else {"d_norm": "none"})}),
             ({"label_smoothing": 0.1}, {"loss": "hinge"}),
@@ -94,7 +101,7 @@ IDLE = [
     (StyleGAN2, SPEC, {"noise_steps": 9}, {"instance_noise": 0.1}),
     (StyleGAN2, SPEC, {"path_every": 2}, {"path_length": 1.0}),
     (StyleGAN2, DataSpec(7, 7), {"upsample": "nearest"}, {}),
-    (BiGAN, SPEC, {"filters": 8}, {"architecture": "conv"}),
+    *((kind, SPEC, {"filters": 8}, {"architecture": "conv"}) for kind in (BiGAN, HALI)),
     (ProGAN, SPEC, {"fade": 0.2}, {"stage_steps": 0}),
     (NADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
     (MADE, SPEC, {"order_seed": 3}, {"random_orders": 1}),
