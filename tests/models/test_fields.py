@@ -91,6 +91,7 @@ IDLE = [
         for kind, spec in (
             (GAN, SPEC),
             (BiGAN, SPEC),
+            (HALI, SPEC),
             (Pix2Pix, PAIRS),
             (ProGAN, SPEC),
             (StyleGAN2, SPEC),

@@ -121,10 +121,6 @@ class HALI(EncodingGame):
         up = Encoder(hidden=self.middle, activation="leaky_relu", num_classes=classes)
         return Levels(down=down, up=up, sizes=(low, high), **self.ends)
 
-    def facts(self) -> dict[str, str]:
-        low, high = self.latents
-        return {"latents": f"{high} standard normal, and below them {low} given those"}
-
     def inspect(self, key: Key[Array, ""], state: GameState, batch: Batch) -> Inspection:
         """Data, what their z1 becomes, and what their z2 becomes at the mean of p(z1 | z2)."""
         batch = {name: value[:16] for name, value in batch.items()}
