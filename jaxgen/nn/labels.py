@@ -48,7 +48,7 @@ def judged(
 
     `layer` makes a linear layer of a width: "out", "embed" or "classes". Projection adds the inner
     product of the features with the label's embedding, over `length` (Miyato & Koyama 2018,
-    arXiv:1802.05637, equation 4): the log ratio of p(label | x) under data and generator.
+    arXiv:1802.05637): the log ratio of p(label | x) under data and generator.
     """
     logit = layer(1, "out")(h)[:, 0]
     if by == "projection" and label is not None:

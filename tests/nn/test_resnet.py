@@ -90,7 +90,7 @@ def test_sizes_halve_to_four_or_are_refused():
 
 
 def test_features_are_those_of_the_paper_at_128_pixels():
-    """Table 6: 1024 at 4x4, halved from 8x8 up, 64 at full size; and the other way round."""
+    """Miyato et al. 2018: 1024 at 4x4, halved from 8x8 up, 64 at full size; D the other way."""
     given = jax.random.key(0), jnp.zeros((1, 128))
     maker = ResNetGenerator(shape=(128, 128, 3), filters=64)
     g = jax.eval_shape(maker.init, *given)["params"]

@@ -259,7 +259,7 @@ class Game(GameFields, Model[GameState], Watches):
         self, shown: Shown, turn: Turn, judge: Net, batch: Batch
     ) -> tuple[Array, dict[str, Array]]:
         """G's loss at the D that `unrolled` more updates would make of the judge, which follow what
-        G shows (Metz et al. 2017, arXiv:1611.02163, equations 6 to 8)."""
+        G shows: these are thrown away (Metz et al. 2017, arXiv:1611.02163)."""
 
         def update(d: Net, _: None) -> tuple[Net, None]:
             return self._update_d(turn, d, shown, batch, followed=True)[0], None
