@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from jaxgen.errors import UserError
-from jaxgen.model import Batch, Inspection
 from jaxgen.models.adversarial.encoding_game import EncodingGame, gaussian
-from jaxgen.models.adversarial.state import GameState
 from jaxgen.nn.encoders import Decoder, Encoder
 
 Label = Int[Array, " b"] | None
@@ -95,7 +93,8 @@ class HALI(EncodingGame):
     """Implicit density with two levels of latents and an encoder of both, against joint pairs.
 
     The discriminator sees x with z1 ~ q(z1 | x) and z2 ~ q(z2 | z1), and z2 of the prior with
-    z1 ~ p(z1 | z2) and G(z1). Data can be reconstructed from z1, or, more freely, from z2.
+    z1 ~ p(z1 | z2) and G(z1). Decoding a code reconstructs data from z1; with the part of z1 drawn
+    anew, which the report shows, from z2, more freely.
     """
 
     latents: tuple[int, ...] = (32, 16)
@@ -120,13 +119,3 @@ class HALI(EncodingGame):
         down = Encoder(hidden=self.middle, num_classes=classes)
         up = Encoder(hidden=self.middle, activation="leaky_relu", num_classes=classes)
         return Levels(down=down, up=up, sizes=(low, high), **self.ends)
-
-    def inspect(self, key: Key[Array, ""], state: GameState, batch: Batch) -> Inspection:
-        """Data, what their z1 becomes, and what their z2 becomes at the mean of p(z1 | z2)."""
-        batch = {name: value[:16] for name, value in batch.items()}
-        x, label = self.spec.to_float(batch["x"]), batch.get("label")
-        z = self.encode(key, state, batch)
-        above = z.at[:, self.latents[1] :].set(0.0)
-        rows = [x, *(self.generated(state.ema, codes, label) for codes in (z, above))]
-        name = "given, from the codes z1, and from z2 alone (one row each)"
-        return Inspection({}, {name: jnp.stack(rows)}, {})

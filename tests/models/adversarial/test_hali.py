@@ -127,9 +127,6 @@ def test_reconstructions_of_each_level_are_those_composed_by_hand(random_state):
     drawn = decode(jnp.concatenate([z2, noise], 1))
     np.testing.assert_allclose(drawn, make(mean + std * noise), rtol=1e-4, atol=1e-5)
     assert np.abs(make(z1) - make(mean)).max() > 1e-2
-    # The report shows both, below what is given.
-    [rows] = model.inspect(jax.random.key(0), state, batch).grids.values()
-    np.testing.assert_allclose(rows, np.stack([x, make(z1), make(mean)]), rtol=1e-4, atol=1e-5)
     features = jax.jit(model.embed)(state, batch)
     np.testing.assert_allclose(features, np.concatenate([z1, z2], 1), rtol=1e-4, atol=1e-5)
 
