@@ -19,6 +19,7 @@ PAPERS = {
     "sngan": "Miyato et al. 2018",
     "bigan": "Donahue et al. 2017",
     "ali": "Dumoulin et al. 2017",
+    "hali": "Belghazi et al. 2018",
     "progan": "Karras et al. 2018",
     "stylegan2": "Karras et al. 2020",
 }
