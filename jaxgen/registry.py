@@ -183,7 +183,8 @@ MODELS: dict[str, Preset] = {
         BiGAN(_TINY, encoder="stochastic", hidden=(6,), latents=3), 64,
     ),
     "hali": _on_digits(
-        HALI(_DIGITS, r1=0.1, g_optimizer=_GAN_RATE, d_optimizer=_GAN_RATE), 4000,
+        HALI(_DIGITS, latents=(16, 8), r1=0.1, ema=0.995, g_optimizer=_GAN_RATE,
+             d_optimizer=_GAN_RATE), 4000,
         HALI(_TINY, hidden=(6,), latents=(3, 2), middle=(4,)), 64,
     ),
     "gan2014": _on_digits(
