@@ -232,12 +232,13 @@ def _close(record: Record, code: int) -> bool:
 def parse(argv: Sequence[str] | None = None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything, starting too")
-    parser.add_argument("--data", type=Path, help="the folder that --prepare wrote")
+    path = common.a_path
+    parser.add_argument("--data", type=path, help="the folder that --prepare wrote")
     parser.add_argument("--only", nargs="+", default=[], help="names of items, or right, fast, …")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/accelerator-CARD")
+    parser.add_argument("--out", type=path, help="default: benchmarks/results/accelerator-CARD")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--list", action="store_true", help="run nothing, show the items")
-    parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="write what must travel")
+    parser.add_argument("--prepare", type=path, metavar="FOLDER", help="write what must travel")
     parser.add_argument("--data_dir", help="--prepare: the TFDS folder (default: $TFDS_DATA_DIR)")
     parser.add_argument(
         "--table", action="store_true", help="run nothing, write RESULTS.md's table"

@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=models(), default=models())
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="MNIST: the first")
     parser.add_argument("--data_dir", help="prepared TFDS data (default: $TFDS_DATA_DIR)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "autoregressive.json")
+    parser.add_argument("--out", type=common.a_path, default=RESULTS / "autoregressive.json")
     parser.add_argument("--again", action="store_true", help="also rows that are there already")
     parser.add_argument("--times", action="store_true", help="sampling times of rows there are")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table")

@@ -21,7 +21,7 @@ import numpy as np
 import jaxgen
 from jaxgen.data.dataset import Dataset
 from jaxgen.data.splits import Split
-from jaxgen.files import write_atomic
+from jaxgen.files import user_path, write_atomic
 from jaxgen.parallel.mesh import make_mesh, on_every_device
 from jaxgen.runs.environment import environment
 from jaxgen.runs.state import start
@@ -37,13 +37,18 @@ Run = Callable[[int], Any]
 """Does n units of work and waits for them."""
 
 
+def a_path(text: str) -> Path:
+    """The absolute path that a flag means: ~ is a home."""
+    return user_path(text, "the path")
+
+
 def arguments(doc: str, name: str, rounds: int = 5, seconds: float = 1.0) -> Any:
     """The parser of a benchmark, with the flags that all of them take."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="times that each side is timed")
     parser.add_argument("--seconds", type=float, default=seconds, help="about, per timed block")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
+    parser.add_argument("--out", type=a_path, default=RESULTS / f"{name}.json")
     return parser
 
 

@@ -139,8 +139,8 @@ def main() -> None:
     on_digits = [n for n, preset in jaxgen.MODELS.items() if preset.data.dataset == "digits"]
     parser.add_argument("--models", nargs="+", default=list(FAMILIES), choices=on_digits)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "digits")
-    parser.add_argument("--out", type=Path, default=RESULTS / "digits.json")
+    parser.add_argument("--runs", type=common.a_path, default=ROOT / "runs" / "digits")
+    parser.add_argument("--out", type=common.a_path, default=RESULTS / "digits.json")
     parser.add_argument("--table", action="store_true", help="run nothing, write the tables")
     parser.add_argument(
         "--check", action="store_true", help="run nothing; exit with 1 if a page shows another"

@@ -76,9 +76,9 @@ def picture(columns: dict[str, np.ndarray], levels: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "digits")
+    parser.add_argument("--runs", type=common.a_path, default=ROOT / "runs" / "digits")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS / "samples.png")
+    parser.add_argument("--out", type=common.a_path, default=RESULTS / "samples.png")
     asked = parser.parse_args()
     data = jaxgen.load(jaxgen.DataConfig(dataset="digits"))
     columns = {"Real digits\nof the test split": np.asarray(data.splits["test"].x[:NUM])}

@@ -88,7 +88,7 @@ def main(
     parser.add_argument("--models", nargs="+", default=models, choices=models)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--again", action="store_true", help="make rows anew that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
+    parser.add_argument("--out", type=common.a_path, default=RESULTS / f"{name}.json")
     parser.add_argument("--table", action="store_true", help="run nothing, write the tables")
     parser.add_argument(
         "--check", action="store_true", help="run nothing; exit with 1 if a page shows another"

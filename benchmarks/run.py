@@ -18,6 +18,10 @@ from pages import ROOT
 BENCHMARKS = ("train_step", "sampling", "scaling", "data", "startup")
 
 
+def user_path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def run(name: str, out: Path, quick: bool) -> None:
     command = [sys.executable, f"benchmarks/{name}.py", f"--out={out.resolve() / name}.json"]
     print(f"\n== {name}", flush=True)
@@ -60,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--quick", action="store_true", help="tiny sizes; no page is written")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=user_path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument(
         "--check",

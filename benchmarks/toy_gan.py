@@ -15,7 +15,6 @@ good; the KL is of the nearest modes' shares from even ones. The last step is wh
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import common
@@ -152,7 +151,7 @@ def main() -> None:
         "--steps", type=int, default=0, help="0 = 3000 on the ring, 4000 on the grid"
     )
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--out", type=Path, default=RESULTS / "toy_gan.json")
+    parser.add_argument("--out", type=common.a_path, default=RESULTS / "toy_gan.json")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table")
     parser.add_argument("--check", action="store_true", help="run nothing, check the table")
     flags = parser.parse_args()

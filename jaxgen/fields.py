@@ -38,19 +38,26 @@ LARGEST = 2**16
 """The largest size that a network is given."""
 
 
-def refuse_huge(config: Any) -> None:
-    """Raises UserError for a size of a network that no memory holds, before it is built.
+def sizes(config: Any) -> dict[str, tuple[int, ...]]:
+    """The fields of a configuration that are sizes of a network, and their values.
 
-    Sizes are the whole numbers, alone or in a tuple, that are positive by default: numbers that are
-    0 by default count steps or name seeds, and so do those that a class names as its `clock`.
+    They are the whole numbers, alone or in a tuple, but for those that a class or one of its bases
+    names in its `clock`: they count steps or name seeds.
     """
-    clock = getattr(config, "clock", ())
+    clock = {n for kind in type(config).__mro__ for n in vars(kind).get("clock", ())}
+    found: dict[str, tuple[int, ...]] = {}
     for field in fields(config):
-        if field.name in clock:
-            continue
         value = getattr(config, field.name)
-        one = type(field.default) is int and field.default > 0
-        several = isinstance(field.default, tuple)
-        sizes = (value,) if one else value if several else ()
-        if any(n > LARGEST for n in sizes):
-            raise UserError(f"`{field.name}` must be at most {LARGEST}; got {value}")
+        if field.name not in clock and type(field.default) is int:
+            found[field.name] = (value,)
+        elif field.name not in clock and isinstance(field.default, tuple):
+            found[field.name] = value
+    return found
+
+
+def refuse_huge(config: Any) -> None:
+    """Raises UserError for a size of a network that no memory holds, before it is built."""
+    for name, values in sizes(config).items():
+        if any(n > LARGEST for n in values):
+            value = getattr(config, name)
+            raise UserError(f"`{name}` must be at most {LARGEST}; got {value}")

@@ -39,6 +39,8 @@ class Metric(NamedTuple):
     likelihood: bool = False
     """Whether it is the model's negative log-likelihood in nats, exact or a bound, which stands
     beside the baselines'."""
+    of_x: bool = True
+    """Whether an example's value depends on x, so that examples can be ranked by it."""
 
     def __str__(self) -> str:
         return f"{self.label} ({self.unit})" if self.unit else self.label

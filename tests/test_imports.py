@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "data": "spec files media",
     "parallel": "spec model abilities data files",
     "runs": "model abilities data files",
-    "training": "model abilities data media parallel runs",
+    "training": "model abilities fields data media parallel runs",
     "evaluation": "spec model abilities optim data media parallel runs",
     "report": "spec model abilities distributions data files media parallel runs evaluation",
     "compression": "model abilities optim causal runs models.autoregressive.base",

@@ -149,7 +149,11 @@ class Outliers(Command):
         likely = {name: each for name, each in scores.items() if model.metrics[name].likelihood}
         # An ELBO is minus the NLL that it bounds: once is enough.
         same = lambda a, b: all(map(np.array_equal, a, b))  # noqa: E731
-        rest = {n: a for n, a in scores.items() if not any(same(a, b) for b in likely.values())}
+        rest = {
+            n: a
+            for n, a in scores.items()
+            if model.metrics[n].of_x and not any(same(a, b) for b in likely.values())
+        }
         return {**likely, **rest}
 
     def _bounds(self, saved: SavedRun, own: Dataset, other: Dataset) -> Scores:

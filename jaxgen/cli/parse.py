@@ -1,5 +1,6 @@
 """Flags to configurations: the only file, beside `prepare`, that knows the parser."""
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
@@ -42,9 +43,10 @@ def whole_number(word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        if not float(word).is_integer():
-            raise
-        return int(float(word))
+        with contextlib.suppress(ValueError):
+            if float(word).is_integer():
+                return int(float(word))
+        raise ValueError(f"{word!r} is no whole number") from None
 
 
 def parse(

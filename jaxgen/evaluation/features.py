@@ -15,8 +15,9 @@ import numpy as np
 
 HIDDEN = (128, 64)
 COMPONENTS = 64
-VARIANCE, LEAST = 0.95, 8
-"""Principal components are kept until they hold this share of the variance, so many at least:
+VARIANCE, LEAST, ROUNDING = 0.95, 8, 1e-12
+"""Principal components are kept until they hold this share of the variance, so many at least where
+each of them has more than a rounding error's share:
 whitening gives those of next to none as much weight as the first ones, and then noise of one level
 would be farther from real images than a constant picture is."""
 MAX_EXAMPLES = 20_000
@@ -210,8 +211,11 @@ def _pca(x: np.ndarray, seed: int) -> Layers:
     # Of constant data no component has a share of the variance: 0 / 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         pca = PCA(min(COMPONENTS, *x.shape), random_state=seed, copy=False).fit(x)
-    enough = 1 + int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), VARIANCE))
-    weight = np.asarray(pca.components_)[: max(enough, LEAST)].T
+    share = pca.explained_variance_ratio_
+    enough = 1 + int(np.searchsorted(np.cumsum(share), VARIANCE))
+    # What is left of few different images is rounding, which whitening would make the measure.
+    rank = max(1, int((share > ROUNDING).sum()))
+    weight = np.asarray(pca.components_)[: min(max(enough, LEAST), rank)].T
     return ((weight, -pca.mean_ @ weight),)
 
 

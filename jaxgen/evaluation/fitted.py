@@ -1,6 +1,7 @@
 """What is fitted to a data set once and kept in a run: features and baselines."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -43,7 +44,8 @@ def features_of(dataset: Dataset, directory: Path) -> Features:
         return fit_features(x, label, levels, dataset=prefix + dataset.name)
 
     seen = scored(train.x[:1], spec)
-    return _kept(directory / "features.npz", Features, fit, lambda kept: kept.embed(seen))
+    path = directory / "features.npz"
+    return _kept(path, dataset.fingerprint, Features, fit, lambda kept: kept.embed(seen))
 
 
 def baselines_of(dataset: Dataset, directory: Path) -> Baselines | Normals:
@@ -55,31 +57,49 @@ def baselines_of(dataset: Dataset, directory: Path) -> Baselines | Normals:
     def test(kept: Baselines | Normals) -> np.ndarray:
         return np.stack([*kept.nll(train[:1]).values()])
 
+    of = dataset.fingerprint
     if levels:
-        return _kept(path, Baselines, lambda: fit_baselines(train, validation, levels), test)
-    return _kept(path, Normals, lambda: fit_normals(train, validation), test)
+        return _kept(path, of, Baselines, lambda: fit_baselines(train, validation, levels), test)
+    return _kept(path, of, Normals, lambda: fit_normals(train, validation), test)
+
+
+OF = "fingerprint.txt"
+"""The member of a kept file that names the data which it was fitted to."""
+
+
+class _OtherDataError(Exception):
+    """A kept file does not name the data that it is asked for."""
 
 
 def _kept(
     path: Path,
+    fingerprint: str,
     kind: type[Fitted],
     fit: Callable[[], Fitted],
     test: Callable[[Fitted], np.ndarray],
 ) -> Fitted:
-    """What `path` holds, if `test` makes finite numbers of it; or else the fit, which is then kept
-    there."""
+    """What `path` holds, if it was fitted to the data of that fingerprint, and `test` makes finite
+    numbers of it; or else the fit, which is then kept there."""
     try:
         kept = kind.load(path)
+        with zipfile.ZipFile(path) as file:
+            if OF not in file.namelist() or file.read(OF) != fingerprint.encode():
+                raise _OtherDataError
         if np.isfinite(test(kept)).all():
             return kept
         raise ValueError("it makes no finite numbers")
     except FileNotFoundError:
         pass
+    except _OtherDataError:
+        warn(f"{path} was fitted to other data than the run's, and is made again")
     except Exception as error:  # damaged: zipfile, numpy and the fields raise all kinds
         warn(f"{path} is damaged ({type(error).__name__}: {error}), and is made again")
     fitted = fit()
     partial = path.with_name(f".{path.stem}.partial.npz")
     with explained(path.parent):
         fitted.save(partial)
+        with zipfile.ZipFile(partial, "a") as file:
+            # An entry without a date of its own: the file is a function of what it holds.
+            file.writestr(zipfile.ZipInfo(OF), fingerprint)
         os.replace(partial, path)
     return fitted

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from jaxgen.abilities import Samples
 from jaxgen.evaluation import scores
 from jaxgen.evaluation.features import Features
 from jaxgen.evaluation.fitted import features_of
@@ -76,10 +77,14 @@ def _metric(name: str) -> Metric:
 
 def sample_scores(subject: Subject) -> Scores | None:
     """The panel of scores and the class histogram, or why there is none: where there are too few
-    examples for its neighbours. None on the train split, which is the floor itself."""
+    examples for its neighbours, and on the train split, which is the floor itself."""
     dataset, spec, split = subject.dataset, subject.dataset.spec, subject.split
-    if split == "train" or subject.samples is None:
+    if not isinstance(subject.model, Samples):
         return None
+    if split == "train":
+        why = "left out: the train split is what they compare with; --split=test has them"
+        return Scores(0, {}, {}, why, None)
+    assert subject.samples is not None
     drawn = subject.samples[: subject.run.train.samples]
     sound = np.isfinite(drawn).all((1, 2, 3))
     train = np.asarray(dataset.materialize("train").x)

@@ -48,7 +48,8 @@ def shown(cell: Cell) -> str:
         case Mean(mean=float() as mean, se=None):
             return shown(mean)
         case float() | int():
-            return f"{cell:.0f}" if float(cell).is_integer() else f"{cell:.4g}"
+            whole = float(cell).is_integer() and abs(cell) < 1e15
+            return f"{cell:.0f}" if whole else f"{cell:.4g}"
         case _:
             return "not finite"
 

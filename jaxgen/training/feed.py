@@ -16,8 +16,8 @@ RESIDENT_BYTES = 2**30
 """A train split up to this size is kept on every device."""
 
 STREAM_BYTES = 2**27
-"""A chunk of streamed images is at most this large, or one step: about two live at a time, one
-being trained on while the host gathers the next."""
+"""A chunk of streamed images, or of the numbers of resident ones, is at most this large, or one
+step: about two live at a time, one being trained on while the host gathers the next."""
 
 STEPS = PartitionSpec(None, AXIS)
 """[steps examples ...]: the examples are split over the devices."""
@@ -51,9 +51,9 @@ class Feed:
             self._columns.pop("label", None)
         bytes_of = lambda take: sum(take(a).nbytes for a in self._columns.values())  # noqa: E731
         self.resident = bytes_of(lambda a: a) <= RESIDENT_BYTES
-        step_bytes = seeds * examples * bytes_of(lambda a: a[:1])
-        most = capacity if self.resident else max(1, STREAM_BYTES // step_bytes)
-        self.capacity = min(capacity, most)
+        numbers = 4 * (1 + 2 * len(self._orders))  # int32: the index, and each order's two
+        each = numbers if self.resident else bytes_of(lambda a: a[:1])
+        self.capacity = min(capacity, max(1, STREAM_BYTES // (seeds * examples * each)))
         """Steps that a chunk holds."""
         self._store = put(mesh, WHOLE, self._whole()) if self.resident else {}
 

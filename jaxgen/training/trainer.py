@@ -27,6 +27,7 @@ from jaxgen.runs.log import Log
 from jaxgen.runs.state import Progress, keys_of, start
 from jaxgen.training.feed import Feed, first_examples
 from jaxgen.training.levels import Level, examples_before, examples_per_step, levels_of
+from jaxgen.training.memory import check_memory
 from jaxgen.training.meter import Meter
 from jaxgen.training.pace import Pace, signals
 from jaxgen.training.rollback import rolled_back
@@ -69,6 +70,7 @@ def check(run: Run, dataset: Dataset) -> None:
             f"--batch_size {run.train.batch_size}: a step takes {examples} examples and the train "
             f"split has {num}; use --batch_size {most} or less"
         )
+    check_memory(run, mesh_of(run))
 
 
 class Trainer:
@@ -208,7 +210,8 @@ class Trainer:
     def _compiled(self, level: Level) -> tuple[Feed, Callable[..., Any]]:
         """The batches of a level, and its compiled steps."""
         config, examples = self.run.train, examples_per_step(self.run, level)
-        feed = Feed(self.dataset, config.seed, examples, self.mesh, config.log_every, config.seeds)
+        most = min(config.log_every, config.eval_every, config.steps)
+        feed = Feed(self.dataset, config.seed, examples, self.mesh, most, config.seeds)
         return feed, compile_steps(level.model, feed, self.mesh)
 
     def _number(self, count: int) -> jax.Array:

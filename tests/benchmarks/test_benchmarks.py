@@ -30,6 +30,11 @@ QUICK = {
 }
 
 
+def test_one_function_makes_paths_of_flags():
+    for file in (ROOT / "benchmarks").glob("*.py"):
+        assert "type=Path" not in file.read_text(), file
+
+
 def bench(*args: str) -> str:
     command = [sys.executable, *args]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -15,7 +15,7 @@ def test_whole_numbers(word, number):
 
 @pytest.mark.parametrize("word", ["1.5", "1e-3", "ten", "nan", "inf", "1e400", ""])
 def test_what_is_no_whole_number(word):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=f"{word!r} is no whole number"):
         whole_number(word)
 
 

@@ -239,6 +239,11 @@ def test_outliers_need_a_likelihood_or_a_bound_for_what_is_asked(vae, runs, refu
     assert "gan has no likelihood" in told
     told = refused("outliers", f"--run={gan}", *other, "--k=3")
     assert "--k=3: gan has no bound" in told
+    # What D makes of generated images is the same, whatever stands beside them.
+    main.main(["outliers", f"--run={gan}", *other])
+    [file] = Path(gan).glob("outliers_*.json")
+    scores = json.loads(file.read_text())["scores"]
+    assert len(scores) == 2 and {name[:4] for name in scores} == {"D(x)", "PNG'"}
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from jaxgen.evaluation import results, subject
 from jaxgen.evaluation.across_seeds import summarize
 from jaxgen.evaluation.decoding import Decoded, decoding
 from jaxgen.evaluation.encoding import finite, from_json, to_json
+from jaxgen.evaluation.fitted import baselines_of, features_of
 from jaxgen.evaluation.inspection import Inspected
 from jaxgen.evaluation.likelihood import Likelihood, likelihood
 from jaxgen.evaluation.means import Means, means
@@ -240,6 +241,23 @@ def test_scores_that_are_left_out_say_so(tmp_path):
     assert Results.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+@pytest.mark.parametrize("fitted", [features_of, baselines_of])
+def test_what_was_fitted_to_other_data_of_the_same_shape_is_made_again(fitted, tmp_path, capfd):
+    data = dataset_of(IMAGES)
+    mine = fitted(data, tmp_path)
+    [path] = tmp_path.glob("*.npz")
+    before = path.read_bytes()
+    assert "made again" not in capfd.readouterr().err
+    other = dataclasses.replace(data, fingerprint="of other data")
+    fitted(other, tmp_path)
+    assert "was fitted to other data than the run's, and is made again" in capfd.readouterr().err
+    assert path.read_bytes() != before
+    again = fitted(data, tmp_path)
+    assert "made again" in capfd.readouterr().err and path.read_bytes() == before
+    fitted(data, tmp_path)
+    assert not capfd.readouterr().err and type(mine) is type(again)
+
+
 def test_samples_that_are_not_finite_are_left_out(tmp_path):
     class Odd(Blob):
         def sample(self, key, state, num, *args):
@@ -376,6 +394,7 @@ def test_every_measure_says_what_it_returns():
         (None, "not finite"),
         (0.123456, "0.1235"),
         (10.0, "10"),
+        (-4e91, "-4e+91"),
         (7, "7"),
         ("as it is", "as it is"),
     ],

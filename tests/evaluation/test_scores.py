@@ -188,6 +188,16 @@ def test_unlabelled_features_rank_slight_noise_before_a_constant_picture(digits,
     assert others[0] < real < others[1] / 4
 
 
+def test_rounding_is_no_dimension(rng):
+    """Of images that differ in two ways alone, two components are left: whitening would make the
+    others, which are rounding, the measure of everything."""
+    x = (rng.integers(2, size=(90, 2)) @ rng.integers(100, size=(2, 36))).astype(np.uint8)
+    features = fit_features(x.reshape(90, 6, 6, 1), None, 256)
+    assert features.name == "pca2/custom"
+    noise = rng.integers(256, size=(40, 6, 6, 1)).astype(np.uint8)
+    assert np.abs(features.embed(noise)).max() < 1e3
+
+
 def test_few_dimensions_are_all_kept(rng):
     """Points on a thin line: what lies beside it is another thing."""
     x = (rng.normal(size=(500, 1)) * [1, 1] + rng.normal(size=(500, 1)) * [0.03, -0.03]) / 4

@@ -195,12 +195,13 @@ def test_score_is_the_distance_to_the_validation_split(gan, digits):
     assert features.predict(validation) is not None, "the labels count though it is unconditional"
 
 
-def test_the_train_split_gets_no_scores(vae, digits):
+def test_the_train_split_gets_no_scores_and_that_is_said(vae, digits):
     run, directory, _, _ = vae
     state = run.model.init(jax.random.key(0), digits.spec.example(1))
     subject = Subject.of(run, digits, make_mesh(1), state, 0, directory, "train")
     found = final_results(subject).to_json()
-    assert found["scores"] is None and found["images"] == 1000
+    assert found["scores"]["model"] == {} and found["images"] == 1000
+    assert found["scores"]["protocol"].startswith("left out: the train split is")
 
 
 def test_finishing_again_gives_the_same_numbers_and_page(vae, digits, monkeypatch):

@@ -33,6 +33,7 @@ from jaxgen.models.autoregressive.pixelcnn import PixelCNN
 from jaxgen.models.latent.vae import VAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.update import mean_over
+from jaxgen.parallel.mesh import make_mesh
 from jaxgen.runs import checkpoint, digest
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.runs.log import read_metrics
@@ -369,6 +370,16 @@ def test_streamed_batches_are_the_resident_ones(name, tmp_path, monkeypatch, fus
     assert rows(tmp_path / "streamed") == rows(tmp_path / "resident")
 
 
+@pytest.mark.parametrize("bytes_", [feed.RESIDENT_BYTES, 0])
+def test_a_dispatch_is_of_bounded_size(bytes_, monkeypatch):
+    """However many steps there are between two rows."""
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", bytes_)
+    monkeypatch.setattr(feed, "STREAM_BYTES", 2**16)
+    made = feed.Feed(LABELLED, 0, 20, make_mesh(1), 2**31 - 1)
+    held = sum(a.nbytes for n, a in made.chunk(0, 1).items() if n not in made._store)
+    assert 2**15 < held < 2**17
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 @pytest.mark.parametrize("name", ["pixelcnn", "gan"])
@@ -647,11 +658,14 @@ def test_check_refuses_before_anything_is_written(tmp_path):
         VAE(LABELLED.spec, hidden=(-3,))
     gan = GAN(LABELLED.spec, architecture="mlp", hidden=(8,), d_steps=3)
     refused("a step takes 1200 examples.*use --batch_size 333 or less", gan, batch_size=400)
+    vast = VAE(LABELLED.spec, hidden=(2**16,) * 64)
     one = {**LABELLED.splits, "validation": Split(LABELLED.splits["validation"].take(slice(1)))}
     few = dataclasses.replace(LABELLED, splits=one)
     check(run, few)  # one is enough where it has a likelihood
     with pytest.raises(UserError, match="validation split has one example, and vae is judged by"):
         check(dataclasses.replace(run, model=gan), few)
+    refused("vae of these sizes takes .* GiB for its state alone", vast)
+    refused("takes .* GiB for its state alone", seeds=2**20)
     refused("--draws=3: vae has no likelihood that takes draws; leave it out", gan, draws=3)
 
 

@@ -73,6 +73,7 @@ class GameFields:
     that pass for fake."""
     cannot: ClassVar[Mapping[str, str]] = {}
     """The values of `condition_by` that the discriminator cannot take, and why, for people."""
+    clock: ClassVar = ("noise_steps",)
     only: ClassVar = {
         "condition_by": Only("without --conditional", lambda game: game.spec.num_classes > 0),
         "noise_steps": Only("without `instance_noise`", lambda game: game.instance_noise > 0),
@@ -91,9 +92,10 @@ class GameFields:
         "d_real": Metric("D(x): held to be real, of real images", "probability", "",
                          JUDGEMENTS, "D(x)"),
         "d_fake": Metric("D(G(z)): held to be real, of generated images", "probability", "",
-                         JUDGEMENTS, "D(G(z))"),
+                         JUDGEMENTS, "D(G(z))", of_x=False),
         "d_logit": Metric("D's logit of real images", "", "", LOGITS, "real"),
-        "d_logit_fake": Metric("D's logit of generated images", "", "", LOGITS, "generated"),
+        "d_logit_fake": Metric("D's logit of generated images", "", "", LOGITS, "generated",
+                               of_x=False),
         "d_gap": Metric("D's logit of validation images over that of train images"),
         "class_real": Metric("cross-entropy of D's classes, of real images", "nats", "",
                              CLASSES, "real"),

@@ -37,6 +37,7 @@ class AnyOrder(Autoregressive):
     order_seed: int = 0
     """Chooses the random orders."""
 
+    clock: ClassVar = ("order_seed",)
     only: ClassVar = {
         "order_seed": Only("without `random_orders`", lambda model: model.random_orders > 0)
     }

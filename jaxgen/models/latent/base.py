@@ -67,6 +67,7 @@ class LatentVariable(Descends, Generates, Encodes, Embeds, Bounds):
     """What the networks compute in while training. Parameters, losses and statistics stay float32,
     and so do evaluation and sampling."""
 
+    clock: ClassVar = ("warmup",)
     only: ClassVar = {
         "warmup": Only("without a `beta` above 0", lambda model: model.beta > 0),
         "free_bits": Only("without `k`=1 and `estimator`=reparam", lambda model: not model.weighs),
