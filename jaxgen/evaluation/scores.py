@@ -25,6 +25,8 @@ MAX_TRAIN = 100_000
 SLICED, PLACES = 1000, 32
 """How many images at most, and how many patches of a level of each, the sliced Wasserstein distance
 is taken of."""
+NONE = 1e-9
+"""A mean distance up to this is none: features, whose deviation is about 1, are rounded."""
 NEIGHBOURS = 5
 """The k of precision, recall, density and coverage."""
 METRICS: dict[str, Metric] = {
@@ -226,7 +228,9 @@ def panel(
         {
             **_distances(embedded[0], x, near, seed),
             # To what a copy's distance is zero: features round as a chunk of images is cut.
-            "nearest": round(float(nearest(seen, x).mean() / apart), 6) if apart else math.nan,
+            "nearest": round(float(nearest(seen, x).mean() / apart), 6)
+            if apart > NONE
+            else math.nan,
             **_pixels(features, real, images, near, seed),
             **_classes(features, real, images),
         }
