@@ -101,6 +101,11 @@ def test_an_identity_has_the_score_of_copying(tmp_path, pairing):
     mean = np.round(dataset.splits["train"].x.mean(0, dtype=np.float64))
     rows = nearness(test.x, np.broadcast_to(mean, test.x.shape), dataset.spec)
     assert found.others["forth"]["the mean train image"] == rows
+    known = dataset.materialize("train")
+    sources = {**known.columns, **known.apart}["source"]
+    mean = np.round(sources.mean(0, dtype=np.float64))
+    rows = nearness(test.columns["source"], np.broadcast_to(mean, test.x.shape), dataset.spec)
+    assert found.others["back"]["the mean train image"] == rows
     assert from_json(Translations, json.loads(json.dumps(to_json(finite(found))))) == finite(found)
     forth, back = found.tables(ABOUT)
     assert forth.rows[0][0] == "toy" and forth.ranked and "x from its source" in forth.title
