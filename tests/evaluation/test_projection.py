@@ -29,6 +29,10 @@ def test_a_linear_decoder_s_is_the_least_squares_solution(prior, random_state):
     error = ((z @ up - flat) ** 2).mean(1)
     np.testing.assert_allclose(found.error, error, rtol=1e-3)
     np.testing.assert_allclose(np.asarray(found.x).reshape(3, -1), z @ up, atol=1e-2)
+    # To what is far away Adam takes steps of the rate, which falls along a cosine.
+    far = project(model, jax.random.key(0), state, 1e6 * x, 0 * starts, **how)
+    falling = 0.5 + 0.5 * np.cos(np.pi * np.arange(400) / 400)
+    np.testing.assert_allclose(np.abs(far.z), 0.3 * falling.sum(), rtol=0.02)
     alone = project(model, jax.random.key(0), state, x[:1], starts[:, :1], **how)
     np.testing.assert_allclose(alone.z, found.z[:1], atol=1e-3)
 

@@ -162,6 +162,10 @@ def test_a_styled_generator_is_the_paper_s():
     keys, crossing = example_keys(jax.random.key(5), jnp.arange(NUM)), np.array([1, 2, 3, 4])
     given = jnp.float32(Z), jnp.asarray(LABEL), keys, jnp.float32(Z2), jnp.asarray(crossing)
     variables, p = arrays(network, *given)
+    for i in range(2):  # as they start: else w would count for next to nothing
+        of = variables["params"]["mapper"][f"layers_{i}"]
+        of["kernel"] = of["kernel"] / MAPPING_RATE
+        p["mapper"][f"layers_{i}"]["kernel"] = np.asarray(of["kernel"], np.float64)
     w, w2 = mapped(p["mapper"], Z), mapped(p["mapper"], Z2)
     style = lambda layer: np.where((layer < crossing)[:, None], w, w2)  # noqa: E731
 
