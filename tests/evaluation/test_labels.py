@@ -63,6 +63,19 @@ def test_two_samples_a_class_are_too_few_to_learn_from(data, measured):
     assert found.model.test > 0.9 and found.model.train is None
 
 
+def test_as_many_samples_as_there_are_real_ones_are_learnt_from_and_finite_ones_alone(
+    data, measured
+):
+    """Floats, of which the first are not finite and those beyond the size of the train split are
+    of another class than they say."""
+    good, bad = in_turn(data, "train", 1003), np.roll(in_turn(data, "train", 900), 3, axis=0)
+    samples = np.concatenate([good, bad]).astype(np.float32) / 8 - 1
+    samples[:3] = np.nan
+    found = measured(samples)
+    assert found.samples == 1000 and found.model.train > 0.85
+    assert abs(found.model.test - 1000 / 1900) < 0.02
+
+
 def test_not_of_a_model_that_is_told_no_label(data, measured):
     assert measured(in_turn(data, "train"), dataset=load(DataConfig())) is None
     assert measured(in_turn(data, "train"), split="train") is None

@@ -54,7 +54,8 @@ def test_real_images_reach_what_chance_leaves_them(data):
         assert abs(spread.reached - 950) < 35
         # The mean of a histogram's KL: half its degrees of freedom over the draws.
         assert abs(spread.histogram_kl - 999 / 2 / 3000) < 0.03
-    assert found.modes == 1000 and found.samples == 3000 and found.accuracy > 0.85
+    assert found.modes == 1000 and found.samples == 3000
+    assert 0.85 < found.accuracy < 0.97, "of what it was not fitted on"
     assert from_json(Stacked, to_json(found)) == found
 
 

@@ -273,6 +273,26 @@ def test_it_watches_both_domains(random_state):
     fine = {"variety": 1.0, "d_real": 0.7, "d_fake": 0.3, "d_logit": 0.1, "d_logit_fake": 0.1}
     assert model.verdict(fine) is None
     assert "remembers the training images" in model.verdict({**fine, "d_gap": -0.8})
+def test_each_pass_has_noise_of_its_own_and_each_judge_its_collections(random_state):
+    """Where both ways have the same arrays and data, dropout alone tells them apart."""
+    model = small(pool=0, dropout=0.5, d_norm="spectral")
+    state, batch = random_state(model), batch_of(8, GREY)
+    ema = {"forth": state.ema["forth"], "back": state.ema["forth"]}
+    state = dataclasses.replace(state, back=state.forth, d_source=state.d_x, ema=ema)
+    batch = {**batch, "source": batch["x"]}
+    new, _ = jax.jit(model.train_step)(jax.random.key(1), state, batch, 50)
+    moved = [jax.tree.leaves(net.params) for net in (new.forth, new.back)]
+    assert any((a != b).any() for a, b in zip(*moved, strict=True))
+    found = model.eval_step(jax.random.key(2), state, batch)
+    assert (found["l1_forth"] != found["l1_back"]).any()
+    for judge in (new.d_x, new.d_source):
+        before, after = ({**n.variables, "params": {}} for n in (state.d_x, judge))
+        leaves = zip(*map(jax.tree.leaves, (before, after)), strict=True)
+        assert any((a != b).any() for a, b in leaves)
+    still = dataclasses.replace(model, dropout=0.0)
+    made = still.translate(jax.random.key(3), state, batch["source"])
+    expected = still.network().apply(state.ema["forth"], GREY.to_float(batch["source"]))
+    np.testing.assert_array_equal(made, GREY.from_float(expected))
 
 
 # Data
