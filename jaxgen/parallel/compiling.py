@@ -1,8 +1,12 @@
 """How programs are compiled, and where they are kept."""
 
+import contextlib
+import functools
 import hashlib
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -39,6 +43,20 @@ def compiler_options(convolutional: bool) -> dict[str, str]:
     if jax.__version__.startswith("0.10."):
         return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     return {}
+
+
+@functools.cache
+def check_flags(flags: str) -> None:
+    """Raises UserError for a $XLA_FLAGS over which XLA would end the process: another process, of
+    half a second, is asked first."""
+    command = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"]
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+        lines = done.stderr.decode(errors="replace").splitlines()
+        told = [line.split("] ", 1)[1] for line in lines if line[:1] in "EF" and "] " in line]
+        if done.returncode and told:
+            raise UserError(f"XLA_FLAGS={flags}: {told[0]}; mend or unset it")
 
 
 def keep_compiled() -> None:

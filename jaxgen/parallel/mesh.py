@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.errors import UserError
+from jaxgen.parallel.compiling import check_flags
 
 AXIS = "data"
 """The mesh axis that a batch is split over."""
@@ -19,8 +20,10 @@ WHOLE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices there are; raises UserError if JAX can use none, naming $JAX_PLATFORMS if that is
-    why. (XLA itself ends the process, in a line that names it, over a mistake in $XLA_FLAGS.)"""
+    """The devices there are; raises UserError if JAX can use none, naming $JAX_PLATFORMS or
+    $XLA_FLAGS if that is why."""
+    if flags := os.environ.get("XLA_FLAGS"):
+        check_flags(flags)
     try:
         return jax.devices()
     except RuntimeError as error:

@@ -12,6 +12,7 @@ import pytest
 from jaxgen.cli import main
 from jaxgen.errors import UserError
 from jaxgen.parallel.compiling import compiler_options, keep_compiled
+from jaxgen.parallel.mesh import all_devices
 
 
 @pytest.mark.parametrize("asked", ["tpu", "abacus"])
@@ -92,3 +93,16 @@ def test_compiler_options(monkeypatch):
         monkeypatch.setenv("JAXGEN_COMPILER_OPTIONS", bad)
         with pytest.raises(UserError, match=told):
             compiler_options(True)
+
+
+@pytest.mark.parametrize(("flags", "told"), [
+    ("--xla_no_such=1", "Unknown flag in XLA_FLAGS: --xla_no_such=1; mend or unset it"),
+    ("--xla_force_host_platform_device_count=x", "interpret value x for flag xla_force_host"),
+])  # fmt: skip
+def test_flags_that_xla_does_not_know_are_told(flags, told, monkeypatch):
+    """XLA would end the process."""
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    with pytest.raises(UserError, match=f"XLA_FLAGS={flags}: .*{told}"):
+        all_devices()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    assert len(all_devices()) == 4
