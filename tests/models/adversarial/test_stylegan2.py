@@ -194,6 +194,7 @@ def test_noise_is_each_example_s_own(random_state):
     parts = [decode(jax.random.key(0), state, z[i : i + 3], label[:3], i) for i in (0, 3)]
     np.testing.assert_allclose(jnp.concatenate(parts), whole, atol=1e-6)
     assert len(np.unique(np.asarray(whole).reshape(6, -1), axis=0)) == 6
+    assert float(jnp.abs(whole).max()) == 1.0, "what lies beyond the levels is cut off"
     assert (decode(jax.random.key(1), state, z, label, 0) != whole).any((1, 2, 3)).all()
     ema = jax.tree_util.tree_map_with_path(
         lambda path, x: 0 * x if "strength" in jax.tree_util.keystr(path) else x, state.ema
