@@ -1,5 +1,6 @@
 """What is fitted to a data set once and kept in a run: features and baselines."""
 
+import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -63,8 +64,8 @@ def baselines_of(dataset: Dataset, directory: Path) -> Baselines | Normals:
     return _kept(path, of, Normals, lambda: fit_normals(train, validation), test)
 
 
-OF = "fingerprint.txt"
-"""The member of a kept file that names the data which it was fitted to."""
+OF = "fingerprint"
+"""The array of a kept file that names the data which it was fitted to."""
 
 
 class _OtherDataError(Exception):
@@ -82,8 +83,8 @@ def _kept(
     numbers of it; or else the fit, which is then kept there."""
     try:
         kept = kind.load(path)
-        with zipfile.ZipFile(path) as file:
-            if OF not in file.namelist() or file.read(OF) != fingerprint.encode():
+        with np.load(path) as file:
+            if OF not in file or str(file[OF]) != fingerprint:
                 raise _OtherDataError
         if np.isfinite(test(kept)).all():
             return kept
@@ -98,8 +99,10 @@ def _kept(
     partial = path.with_name(f".{path.stem}.partial.npz")
     with explained(path.parent):
         fitted.save(partial)
+        name = io.BytesIO()
+        np.save(name, np.array(fingerprint))
         with zipfile.ZipFile(partial, "a") as file:
             # An entry without a date of its own: the file is a function of what it holds.
-            file.writestr(zipfile.ZipInfo(OF), fingerprint)
+            file.writestr(zipfile.ZipInfo(f"{OF}.npy"), name.getvalue())
         os.replace(partial, path)
     return fitted
