@@ -273,6 +273,8 @@ def test_it_watches_both_domains(random_state):
     fine = {"variety": 1.0, "d_real": 0.7, "d_fake": 0.3, "d_logit": 0.1, "d_logit_fake": 0.1}
     assert model.verdict(fine) is None
     assert "remembers the training images" in model.verdict({**fine, "d_gap": -0.8})
+
+
 def test_each_pass_has_noise_of_its_own_and_each_judge_its_collections(random_state):
     """Where both ways have the same arrays and data, dropout alone tells them apart."""
     model = small(pool=0, dropout=0.5, d_norm="spectral")
