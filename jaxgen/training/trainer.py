@@ -260,10 +260,14 @@ class Trainer:
 
     @functools.cached_property
     def _some_of_train(self) -> Split:
-        """Training examples, as many as there are to validate on."""
+        """Training examples as a model sees them in epoch 0, as many as there are to validate
+        on."""
         train, num = self.dataset.splits["train"], len(self.dataset.splits["validation"])
         ids = np.random.default_rng(0).choice(len(train), min(num, len(train)), replace=False)
-        return Split(train.take(np.sort(ids)), train.apart)
+        ids = np.sort(ids).astype(np.int32)
+        columns = train.take(ids) | {name: a[ids % len(a)] for name, a in train.apart.items()}
+        seen = self.dataset.observe(*jax.device_put((columns, ids, np.zeros_like(ids))))
+        return Split({name: np.asarray(x) for name, x in seen.items()})
 
     def _warn(self, where: Path) -> Callable[[str], None]:
         """Prints warnings; with several seeds, under the name of the one they are about."""

@@ -107,4 +107,4 @@ def test_a_description_counts_parameters_and_products():
     state = run.model.init(jax.random.key(0), spec.example(1))
     assert parameters(state) == 20 * 3 + 20 + 1
     assert "parameters    81" in text and "made up" in text
-    assert "line: x = W z + b(label) + noise" in text and "MFLOP per image" in text
+    assert "line: x = W z + b(label) + noise" in text and "kFLOP per image" in text

@@ -192,7 +192,8 @@ def test_who_cannot_sample_has_no_scores_and_who_has_no_density_no_likelihood(tm
     assert as_json["likelihood"] is None and as_json["scores"] is None
     assert list(as_json["metrics"]) == ["error"] and as_json["inspection"] == {}
     assert Results.from_json(json.loads(json.dumps(as_json))) == found
-    assert sample_scores(subject_of(Linear(IMAGES), tmp_path, split="train")) is None
+    of_train = sample_scores(subject_of(Linear(IMAGES), tmp_path, split="train"))
+    assert of_train.samples == 0 and "left out: the train split" in of_train.protocol
 
 
 def test_what_codes_decode_to_stands_beside_principal_components(tmp_path):

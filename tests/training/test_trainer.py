@@ -533,6 +533,21 @@ def test_what_is_known_of_training_examples_is_set_beside_the_others(tmp_path, c
         assert f"w {row['w']:.4f}, beyond {row['gap']:.4f}" in said
 
 
+@pytest.mark.parametrize("flags", [
+    {"binarize": "dynamic"},
+    {"binarize": "dynamic", "pairing": "tint", "unpaired": True},
+])  # fmt: skip
+def test_training_examples_to_compare_are_as_the_model_sees_them(flags, tmp_path):
+    data = data_of(DataConfig(**flags))
+    trainer = Trainer(Run("toy", Comparing(data.spec), DataConfig(**flags), CONFIG), data, tmp_path,
+                      None)  # fmt: skip
+    found, whole = trainer._some_of_train, data.materialize("train")
+    ids = np.sort(np.random.default_rng(0).choice(len(whole), len(found), replace=False))
+    np.testing.assert_array_equal(found.x, whole.x[ids])
+    for name, apart in whole.apart.items():
+        np.testing.assert_array_equal(found.columns[name], apart[ids % len(apart)])
+
+
 def test_a_bad_step_is_skipped_and_counted(tmp_path):
     model = Toy(DIGITS.spec, bad_metric=(8, 9, 14))
     train(tmp_path, model)
