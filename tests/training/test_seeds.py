@@ -303,6 +303,7 @@ class Collapses(Toy):
         return {"nll": jnp.where(collapsed, 1000.0, 100.0 - state["count"]) + 0.0 * batch["index"]}
 
 
+@pytest.mark.slow
 def test_one_that_collapses_goes_back_and_leaves_the_others_alone(tmp_path):
     model = Collapses(DIGITS.spec)
     train(tmp_path / "without", model, eval_every=2)

@@ -202,6 +202,7 @@ class _Same(nn.Module):
         return x
 
 
+@pytest.mark.slow
 def test_identity_networks_make_no_error(monkeypatch):
     monkeypatch.setattr(Translation, "network", lambda self, way="forth": _Same())
     model, batch = small(identity=5.0), batch_of(8, GREY)
@@ -215,6 +216,7 @@ def test_identity_networks_make_no_error(monkeypatch):
         np.testing.assert_allclose(found[name], jnp.abs(x - source).mean((1, 2, 3)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_exchanging_the_domains_exchanges_everything(random_state):
     model = small(COLOURED, pool=0)
     other = small(dataclasses.replace(COLOURED.source, source=DataSpec(4, 4, 1, 5)), pool=0)

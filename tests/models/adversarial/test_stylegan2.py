@@ -203,6 +203,7 @@ def test_noise_is_each_example_s_own(random_state):
     np.testing.assert_array_equal(silent, silent[:1].repeat(6, 0))
 
 
+@pytest.mark.slow
 def test_the_penalty_is_not_computed_in_the_other_steps_of_several_seeds():
     """Under vmap over seeds, whose clock is one, both choices stay branches."""
     model = model_of(path_length=1.0, path_every=4)

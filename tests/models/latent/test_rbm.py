@@ -92,6 +92,7 @@ def test_an_interval_is_three_standard_errors_of_the_mean_weight():
     assert wide.low is None and "three standard errors: -inf to" in str(wide)
 
 
+@pytest.mark.slow
 def test_chains_end_with_the_machine_s_density(machine, key):
     model, state, joint = machine
     log_p = logsumexp(joint, 1) - logsumexp(joint)
