@@ -3,6 +3,8 @@
 import ast
 import dataclasses
 import re
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import sources
@@ -46,45 +48,54 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef]:
     return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
 
 
-@pytest.mark.parametrize("name", GENERAL)
-def test_a_general_file_names_no_model_no_metric_and_no_field(name):
-    said = texts(TREES[name])
-    models = re.compile(r"\b({})\b".format("|".join(sorted(map(re.escape, NAMES)))))
-    assert [text for text in said if models.search(text)] == [], "rename the model: it is a word"
-    assert [text for text in said if text in METRICS] == [], "rename the metric: it is a word"
-    touched = [
-        ast.unparse(node)
-        for node in ast.walk(TREES[name])
-        if isinstance(node, ast.Attribute)
-        and node.attr in FIELDS
-        and ast.unparse(node.value).split(".")[-1] == "model"
-    ]
-    assert touched == []
+def wrong(find: Callable[[ast.Module], Any], names: Iterable[str] = TREES) -> dict[str, Any]:
+    """What `find` finds wrong in these files, by file."""
+    return {name: found for name in names if (found := find(TREES[name]))}
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_no_message_spells_a_models_flag(name):
+def test_a_general_file_names_no_model():
+    names = re.compile(r"\b({})\b".format("|".join(sorted(map(re.escape, NAMES)))))
+    found = wrong(lambda tree: [t for t in texts(tree) if names.search(t)], GENERAL)
+    assert found == {}, "rename the model: it is a word"
+
+
+def test_a_general_file_names_no_metric():
+    found = wrong(lambda tree: [t for t in texts(tree) if t in METRICS], GENERAL)
+    assert found == {}, "rename the metric: it is a word"
+
+
+def test_a_general_file_touches_no_field_of_a_model():
+    def touched(tree: ast.Module) -> list[str]:
+        return [
+            ast.unparse(node)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and node.attr in FIELDS
+            and ast.unparse(node.value).split(".")[-1] == "model"
+        ]
+
+    assert wrong(touched, GENERAL) == {}
+
+
+def test_no_message_spells_a_models_flag():
     """A message names the field; the command line makes the flag of it."""
-    assert [text for text in texts(TREES[name]) if FLAGS.search(text)] == []
+    assert wrong(lambda tree: [t for t in texts(tree) if FLAGS.search(t)]) == {}
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_only_heavy_packages_are_imported_inside_functions(name):
-    inside = [
-        node.module
-        for function in functions(TREES[name])
-        for node in ast.walk(function)
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jaxgen")
-    ]
-    assert inside == []
+def test_only_heavy_packages_are_imported_inside_functions():
+    def inside(tree: ast.Module) -> list[str]:
+        nodes = (node for function in functions(tree) for node in ast.walk(function))
+        named = [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+        return [name for name in named if name.startswith("jaxgen")]
+
+    assert wrong(inside) == {}
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_files_and_functions_are_short(name):
-    lines = (PACKAGE / name).read_text().count("\n")
-    assert lines <= 320
-    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(TREES[name])}
-    assert {n: length for n, length in long.items() if length > 56} == {}
+def test_files_and_functions_are_short():
+    lines = {name: (PACKAGE / name).read_text().count("\n") for name in TREES}
+    assert {name: number for name, number in lines.items() if number > 320} == {}
+    length = lambda f: f.end_lineno - f.lineno + 1  # noqa: E731
+    assert wrong(lambda tree: [f.name for f in functions(tree) if length(f) > 56]) == {}
 
 
 @pytest.mark.parametrize("kind", [*sorted(KINDS, key=lambda k: k.__name__), Optimizer])
@@ -109,11 +120,10 @@ def test_a_model_is_told_in_one_line(kind):
     assert first.endswith(".") and len(first) < 95
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_no_docstring_begins_with_of(name):
-    alone = [
-        n.value.value
-        for n in ast.walk(TREES[name])
-        if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
-    ]
-    assert [t for t in alone if isinstance(t, str) and t.startswith("Of ")] == []
+def test_no_docstring_begins_with_of():
+    def begins(tree: ast.Module) -> list[str]:
+        alone = [n.value for n in ast.walk(tree) if isinstance(n, ast.Expr)]
+        said = [n.value for n in alone if isinstance(n, ast.Constant)]
+        return [text for text in said if isinstance(text, str) and text.startswith("Of ")]
+
+    assert wrong(begins) == {}
