@@ -96,7 +96,7 @@ def test_a_growing_generator_is_the_paper_s():
     old = repeated(conv(p["to_image_0"], h, 1.0))
     h = step(up["_Normed_0"], step(up["_Normed_1"], repeated(h)))  # named from the outside in
     expected = 0.3 * conv(p["to_image_1"], h, 1.0) + 0.7 * old
-    same(network.apply(variables, *given)[0], expected)
+    same(jax.jit(network.apply)(variables, *given)[0], expected)
 
 
 def test_a_growing_discriminator_is_the_paper_s():
@@ -113,7 +113,7 @@ def test_a_growing_discriminator_is_the_paper_s():
     h = 0.3 * h + 0.7 * step(p["from_image_0"], labelled(mean4(X)))
     h = step(end["EqualizedConv_0"], deviation(h, 2)).reshape(NUM, -1)
     h = leaky(dense(end["EqualizedDense_0"], h, 2**0.5))
-    same(network.apply(variables, *given), dense(end["EqualizedDense_1"], h)[:, 0])
+    same(jax.jit(network.apply)(variables, *given), dense(end["EqualizedDense_1"], h)[:, 0])
 
 
 def act(x):
@@ -178,7 +178,7 @@ def test_a_styled_generator_is_the_paper_s():
     shown = linear2(to_data(p["to_data_0"], x, style(1)))
     x = modulated(p["convs_1"], linear2(x), style(1), noise(1, 8))
     x = modulated(p["convs_2"], x, style(2), noise(2, 8))
-    same(network.apply(variables, *given), shown + to_data(p["to_data_1"], x, style(3)))
+    same(jax.jit(network.apply)(variables, *given), shown + to_data(p["to_data_1"], x, style(3)))
 
 
 def test_a_residual_discriminator_is_the_paper_s():
@@ -193,14 +193,14 @@ def test_a_residual_discriminator_is_the_paper_s():
     h = act(dense(p["dense"], act(conv(p["last"], h, 1.0)).reshape(NUM, -1)))
     embedded = dense(p["embed"], ONE_HOT, CLASSES**0.5)
     expected = dense(p["out"], h)[:, 0] + (embedded * h).sum(-1) / h.shape[-1] ** 0.5
-    same(network.apply(variables, *given), expected)
+    same(jax.jit(network.apply)(variables, *given), expected)
 
 
 def test_styles_begin_as_one_and_the_mapping_begins_like_other_layers():
     """Scales of features are about 1 at the start, and a layer of w that learns slowly maps as one
     that does not."""
     network = StyleGenerator(shape=(8, 8, 1), styles=64, mapping=3, filters=3)
-    variables = network.init(jax.random.key(0), jnp.zeros((2, 64)))
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((2, 64)))
     layers = [p for p in variables["params"].values() if isinstance(p, dict)]
     biases = [p["style"]["bias"] for p in layers if "style" in p]
     assert len(biases) == 5 and all((b == 1.0).all() for b in biases)

@@ -80,7 +80,7 @@ def test_where_the_encoder_inverts_the_generator_the_game_is_worth_minus_log_4()
     spec = DataSpec(1, 1, 2, 0)
     model = model_of(spec, hidden=(), r1=0.0)
     batch = {"x": jnp.zeros((5, 1, 1, 2)), "index": jnp.arange(5)}
-    state = model.init(jax.random.key(0), batch)
+    state = jax.jit(model.init)(jax.random.key(0), batch)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     params = jax.tree.map(np.zeros_like, jax.device_get(state.g.params))
     params["decoder"]["out"]["kernel"], params["code"]["kernel"] = turn, turn.T
@@ -95,7 +95,7 @@ def test_where_the_encoder_inverts_the_generator_the_game_is_worth_minus_log_4()
         np.testing.assert_allclose(real, fake, atol=1e-6)
     silent = state.d.replace(variables=jax.tree.map(jnp.zeros_like, state.d.variables))
     state = state.replace(g=g, d=silent)
-    _, metrics = model.train_step(jax.random.key(3), state, batch, 0)
+    _, metrics = jax.jit(model.train_step)(jax.random.key(3), state, batch, 0)
     np.testing.assert_allclose(metrics["d_loss"], np.log(4), rtol=1e-6)
     # Nothing pulls D away from 1/2.
     np.testing.assert_allclose(metrics["d_grad_norm"], 0, atol=1e-6)

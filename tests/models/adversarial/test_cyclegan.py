@@ -245,14 +245,14 @@ def test_it_watches_both_domains(random_state):
     state = random_state(model)
     _, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 3)
     x, source = model.pair(batch)
-    judge = model.discriminator(True)
+    judge = jax.jit(model.discriminator(True).apply, static_argnames="mutable")
     forth, back = (
-        model.network(way).apply(getattr(state, way).variables, given)
+        jax.jit(model.network(way).apply)(getattr(state, way).variables, given)
         for way, given in (("forth", source), ("back", x))
     )
     for name, sides in (("d_real", (x, source)), ("d_fake", (forth, back))):
         logits = [
-            judge.apply(d.variables, a, mutable=["spectral"])[0]
+            judge(d.variables, a, mutable="spectral")[0]
             for d, a in zip((state.d_x, state.d_source), sides, strict=True)
         ]
         expected = np.mean([each.mean() for each in logits])
@@ -266,9 +266,10 @@ def test_it_watches_both_domains(random_state):
     state = state.replace(back=state.back.replace(variables=still))
     _, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 3)
     assert metrics["variety"] == 0 and "collapsed" in model.verdict(metrics)
-    seen = model.eval_step(jax.random.key(2), state, batch)
+    seen = jax.jit(model.eval_step)(jax.random.key(2), state, batch)
+    judge = jax.jit(model.discriminator(False).apply)
     logits = [
-        model.discriminator(False).apply(d.variables, a).reshape(8, -1).mean(1)
+        judge(d.variables, a).reshape(8, -1).mean(1)
         for d, a in ((state.d_x, x), (state.d_source, source))
     ]
     np.testing.assert_allclose(seen["d_logit"], sum(logits) / 2, rtol=1e-4)

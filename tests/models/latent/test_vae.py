@@ -242,7 +242,7 @@ def test_beta_weighs_the_kl_in_training_alone(random_state):
         model = _model(DataSpec(3, 3, 1, 5), latents=2, beta=beta)
         state = random_state(model)
         new, metrics[beta] = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
-        evaluated[beta] = model.eval_step(jax.random.key(0), state, batch)
+        evaluated[beta] = jax.jit(model.eval_step)(jax.random.key(0), state, batch)
         moved[beta] = jax.tree.map(lambda a, b: a - b, new.net.params, state.net.params)
         m = metrics[beta]
         np.testing.assert_allclose(m["elbo"], -m["kl"] - m["reconstruction"], rtol=1e-5)
