@@ -137,9 +137,9 @@ MODELS: dict[str, Preset] = {
     ),
     "pixelvae2": _on_digits(
         MapPixelVAE(_DIGITS, warmup=500), 1500,
-        # Few layers: random Gaussians of many would magnify the rounding of gradients.
-        MapPixelVAE(_TINY, latents=2, size=1, filters=3, residual_blocks=0, hidden=(4,),
-                    prior_features=3, prior_blocks=0, maps=3, features=3, blocks=1,
+        # Few layers and a small weight of the KL: random Gaussians would magnify rounding.
+        MapPixelVAE(_TINY, beta=0.01, latents=2, size=1, filters=3, residual_blocks=0,
+                    hidden=(4,), prior_features=3, prior_blocks=0, maps=3, features=3, blocks=1,
                     first_kernel=3, head=3),
         100,
     ),
