@@ -6,15 +6,16 @@ a step. So every checkpoint carries a digest of its state and a table of its lea
 restore walks from the newest checkpoint back until one verifies.
 """
 
+import datetime
 import logging
 import math
 import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,10 @@ class Checkpoints:
         if not read_only:
             self._remove_partial()
         # Not Orbax's own read_only, which warns of itself: what never saves writes nothing.
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, create=not read_only)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._kept, create=not read_only,
+            step_name_format=_Undated(ocp.path.step.standard_name_format()),
+        )  # fmt: skip
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
@@ -275,6 +279,33 @@ class Checkpoints:
         steps = self.steps()
         for step in sorted({*steps} - self._kept.wanted(steps)):
             self._manager.delete(step)
+
+
+class _Step(NamedTuple):
+    """A step that there is, as Orbax asks for it."""
+
+    step: int
+    path: Any
+    commit_timestamp: datetime.datetime = datetime.datetime.min
+    """No policy here asks how old a checkpoint is."""
+
+
+class _Undated:
+    """An Orbax name format. Orbax's own reads when each step was saved, from a file of the step,
+    before any is asked for: a single damaged one keeps it from opening the others."""
+
+    def __init__(self, names: Any) -> None:
+        self._names = names
+
+    def build_name(self, step: int) -> str:
+        return self._names.build_name(step)
+
+    def find_all(self, base_path: Any) -> Iterator[_Step]:
+        return (_Step(found.step, found.path) for found in self._names.find_all(base_path))
+
+    def find_step(self, base_path: Any, step: int) -> _Step:
+        found = self._names.find_step(base_path, step)
+        return _Step(found.step, found.path)
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:

@@ -24,7 +24,7 @@ RUNS = {
     "pixelcnn": ("--pixelcnn.features=4", "--pixelcnn.blocks=1"),
     "made": ("--made.hidden=16", "--made.random_orders=0"),
     "vae": ("--vae.hidden=16", "--vae.latents=2", "--draws=2", "--conditional"),
-    "gan": ("--gan.architecture=mlp", "--gan.hidden=16", "--gan.latents=4"),
+    "gan": (*("--gan.architecture=mlp", "--gan.hidden=16", "--gan.latents=4"), "--batch_size=16"),
     "vae, three seeds": ("--vae.hidden=16", "--vae.latents=2", "--draws=2", "--seeds=3"),
 }
 

@@ -283,6 +283,23 @@ def test_damage_falls_back_and_the_step_can_be_saved_again(name, open_, said):
     assert checkpoints.restore(make_state())[1] == 2
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "null", "5", '["x"]', '{"commit_timestamp_nsecs": "x"}',
+             '{"commit_timestamp_nsecs": 1' + "0" * 40 + "}"]
+)  # fmt: skip
+def test_no_record_of_orbax_keeps_it_from_opening_the_others(text, open_, said):
+    """Of every step there is one, which Orbax reads when it opens."""
+    checkpoints = open_()
+    save_all(checkpoints, {1: None, 2: None})
+    path = checkpoints.directory / "2" / "_CHECKPOINT_METADATA"
+    assert path.exists()
+    path.write_text(text)
+    for read_only in (True, False):
+        restored, step = open_(read_only=read_only).restore(make_state())
+        assert digest(restored) == digest(make_state(step))
+        assert bool(said) == (step == 1)
+
+
 def test_leftovers_do_not_matter(open_, said):
     save_all(open_(), {1: 0.1})
     checkpoints = open_()
