@@ -60,6 +60,11 @@ def check_batch_size(batch_size: int, mesh: Mesh, multiple: int = 1) -> None:
     shares = mesh.size * multiple
     if batch_size < 1 or batch_size % shares:
         near = max(shares, batch_size - batch_size % shares)
+        if mesh.size == 1 and multiple > 1:
+            raise UserError(
+                f"--batch_size {batch_size} is no multiple of {multiple}, which this model needs; "
+                f"use one, such as {near}"
+            )
         each = f", {multiple} or a multiple of it on each" if multiple > 1 else ""
         raise UserError(
             f"--batch_size {batch_size} cannot be divided over {mesh.size} devices{each}; "
