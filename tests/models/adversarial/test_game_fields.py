@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 from tiny import TINY, batch_of, close, some
 
 from jaxgen.errors import UserError
@@ -34,7 +35,8 @@ def moved(model, state, step=0):
     """What one step does to the discriminator's parameters, and its metrics."""
     batch = batch_of(8 * model.minibatches, model.spec)
     new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, step)
-    return jax.tree.map(lambda a, b: a - b, new.d.params, state.d.params), metrics
+    new, old = jax.device_get((new.d.params, state.d.params))
+    return jax.tree.map(lambda a, b: a - b, new, old), metrics
 
 
 @pytest.mark.parametrize("penalty", some(["r1", "slope_penalty"], []))
@@ -70,21 +72,24 @@ def test_the_slope_penalty_is_the_one_of_the_paper(random_state):
     state, batch = random_state(model), batch_of(8, SPEC)
     got, metrics = moved(model, state)
     plain, _ = moved(gan(loss="wasserstein"), state)
-    key_z, key_real, _ = jax.random.split(jax.random.key(1), 3)
-    z = jax.vmap(lambda k: jax.random.normal(k, (2,)))(example_keys(key_z, batch["index"]))
-    fake = model.generator(True).apply(state.g.variables, z)
-    share = jax.vmap(jax.random.uniform)(
-        example_keys(jax.random.fold_in(key_real, 1), batch["index"])
-    )
-    share = share[:, None, None, None]
-    between = share * SPEC.to_float(batch["x"]) + (1 - share) * fake
 
-    def penalty(params):
-        one = lambda x: model.discriminator(True).apply({"params": params}, x[None])[0]  # noqa: E731
-        slopes = jax.vmap(jax.grad(one))(between)
-        return ((jnp.sqrt((slopes**2).sum((1, 2, 3))) - 1) ** 2).mean()
+    @jax.jit
+    def by_hand(params):
+        key_z, key_real, _ = jax.random.split(jax.random.key(1), 3)
+        z = jax.vmap(lambda k: jax.random.normal(k, (2,)))(example_keys(key_z, batch["index"]))
+        fake = model.generator(True).apply(state.g.variables, z)
+        keys = example_keys(jax.random.fold_in(key_real, 1), batch["index"])
+        share = jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
+        between = share * SPEC.to_float(batch["x"]) + (1 - share) * fake
 
-    value, grads = jax.value_and_grad(penalty)(state.d.params)
+        def penalty(params):
+            one = lambda x: model.discriminator(True).apply({"params": params}, x[None])[0]  # noqa: E731
+            slopes = jax.vmap(jax.grad(one))(between)
+            return ((jnp.sqrt((slopes**2).sum((1, 2, 3))) - 1) ** 2).mean()
+
+        return jax.value_and_grad(penalty)(params)
+
+    value, grads = jax.device_get(by_hand(state.d.params))
     np.testing.assert_allclose(metrics["slope"], value, rtol=1e-4)
     expected = jax.tree.map(lambda p, g: p - 0.05 * 2.0 * g, plain, grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, expected)
@@ -108,25 +113,26 @@ def test_a_packing_discriminator_judges_several_together(random_state):
     """Its loss is over packs; the pull on G is that of the pack; evaluation is one per example."""
     model = gan(pack=2)
     state, batch = random_state(model), batch_of(8, SPEC)
-    d = lambda x: model.discriminator(False).apply(state.d.variables, x)  # noqa: E731
+    judge = jax.jit(model.discriminator(False).apply)
+    d = lambda x: np.asarray(judge(state.d.variables, x))  # noqa: E731
     first = state.d.params["Dense_0"]["kernel"]
     assert first.shape[0] == 2 * SPEC.dims and model.multiple == 2
     _, metrics = moved(model, state)
-    logits = d(packed(SPEC.to_float(batch["x"]), 2))
+    x = np.asarray(SPEC.to_float(batch["x"]))
+    pairs = [np.concatenate([x[i], x[i + 1]], -1) for i in range(0, 8, 2)]
+    logits = d(np.stack(pairs))
+    np.testing.assert_allclose(d(packed(x, 2)), logits, rtol=1e-6)
     assert logits.shape == (4,)
-    np.testing.assert_allclose(metrics["d_real"], jax.nn.sigmoid(logits).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["d_real"], special.expit(logits).mean(), rtol=1e-5)
     evaluated = jax.jit(model.eval_step)(jax.random.key(0), state, batch)
-    judged, x = evaluated["d_real"], SPEC.to_float(batch["x"])
     for logit, prob in (("d_logit", "d_real"), ("d_logit_fake", "d_fake")):
-        np.testing.assert_allclose(jax.nn.sigmoid(evaluated[logit]), evaluated[prob], rtol=1e-5)
-    for i in range(8):
-        first = i - i % 2
-        pair = jnp.concatenate([x[first], x[first + 1]], -1)[None]
-        np.testing.assert_allclose(judged[i], jax.nn.sigmoid(d(pair))[0], rtol=1e-5)
-    odd = {name: value[:3] for name, value in batch.items()}
-    last = jax.jit(model.eval_step)(jax.random.key(0), state, odd)["d_real"][2]
-    pair = jnp.concatenate([x[2], x[0]], -1)[None]
-    np.testing.assert_allclose(last, jax.nn.sigmoid(d(pair))[0], rtol=1e-5)
+        np.testing.assert_allclose(special.expit(evaluated[logit]), evaluated[prob], rtol=1e-5)
+    np.testing.assert_allclose(evaluated["d_real"], special.expit(logits).repeat(2), rtol=1e-5)
+    odd = {name: np.asarray(value)[:3] for name, value in batch.items()}
+    last = np.asarray(jax.jit(model.eval_step)(jax.random.key(0), state, odd)["d_real"])[2]
+    pair = np.concatenate([x[2], x[0]], -1)
+    expected = special.expit(d(np.stack([pair] * 4)))[0]
+    np.testing.assert_allclose(last, expected, rtol=1e-5)
     labelled = DataSpec(3, 2, 1, 5, 3)
     with pytest.raises(UserError, match="judges examples together, which have labels"):
         gan(labelled, pack=2)
@@ -163,12 +169,13 @@ def test_spectral_normalization_reaches_the_largest_singular_value(architecture,
     assert len(sigmas) == len(largest) >= 2
     np.testing.assert_allclose(sorted(sigmas), sorted(largest), rtol=1e-3)
     # What it computes is what a network of the divided kernels does.
-    judged = model.discriminator(train=False).apply(variables, x)
+    judge = jax.jit(model.discriminator(train=False).apply)
+    judged, x = np.asarray(judge(variables, x)), np.asarray(x)
     if architecture == "mlp":
         assert (
             np.abs(judged - judged.mean()).max() <= np.linalg.norm(x.reshape(4, -1), axis=1).max()
         )
-    again = model.discriminator(train=False).apply(variables, x)
+    again = judge(variables, x)
     np.testing.assert_array_equal(judged, again)
 
 
@@ -182,8 +189,8 @@ def test_spectral_vectors_move_once_a_discriminator_step(random_state):
     new, _ = jax.jit(frozen.train_step)(jax.random.key(0), state, batch, 0)
     network, variables = model.discriminator(train=True), state.d.variables
     see = jax.jit(functools.partial(network.apply, mutable=["spectral"]))
+    x = SPEC.to_float(np.asarray(batch["x"])[:8])  # power iteration does not look at x
     for _ in range(2):
-        x = SPEC.to_float(batch["x"][:8])  # power iteration does not look at x
         variables = {**variables, **see(variables, x)[1]}
     close(new.d.variables["spectral"], variables["spectral"])
     one = jax.tree.map(lambda a, b: float(np.abs(a - b).max()),
