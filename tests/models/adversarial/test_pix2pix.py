@@ -36,11 +36,12 @@ def test_a_step_is_the_naive_one(random_state):
     model = game(l1=10.0)
     state, batch = random_state(model), batch_of(6, SPEC)
     new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 50)
-    x, source = batch["x"] / 2 - 1.0, batch["source"] / 2 - 1.0
-    large = jax.image.resize(source, (6, 4, 4, 3), "linear")
-    make = jax.jit(lambda g: model.network().apply({"params": g}, source))
+    x, source = (np.float32(batch[name]) / 2 - 1 for name in ("x", "source"))
+    network = jax.jit(model.network().apply)
+    make = lambda g: network({"params": g}, source)  # noqa: E731
 
     def judge(d, x):
+        large = jax.image.resize(source, (6, 4, 4, 3), "linear")
         pair = jnp.concatenate([x, large], -1)
         return model.discriminator(False).apply({"params": d}, pair)
 
@@ -52,16 +53,20 @@ def test_a_step_is_the_naive_one(random_state):
         error = jnp.abs(x - make(g)).mean()
         return jax.nn.softplus(-judge(d, make(g))).mean() + 10.0 * error
 
-    d = moved(state.d.params, jax.jit(jax.grad(d_loss))(state.d.params))
-    close(new.d.params, d)
-    close(new.g.params, moved(state.g.params, jax.jit(jax.grad(g_loss))(state.g.params, d)))
-    error = np.abs(x - make(state.g.params)).mean((1, 2, 3))
+    @jax.jit
+    def naive(d, g):
+        d = moved(d, jax.grad(d_loss)(d))
+        return d, moved(g, jax.grad(g_loss)(g, d))
+
+    close((new.d.params, new.g.params), naive(state.d.params, state.g.params))
+    fake = np.asarray(make(state.g.params))
+    error = np.abs(x - fake).mean((1, 2, 3))
     np.testing.assert_allclose(metrics["l1_loss"], 10.0 * error.mean(), rtol=1e-5)
     same = dataclasses.replace(state, ema=state.g.variables)
-    found = model.eval_step(jax.random.key(2), same, batch)
+    found = jax.jit(model.eval_step)(jax.random.key(2), same, batch)
     np.testing.assert_allclose(found["l1"], error, rtol=1e-5)
-    made = model.translate(jax.random.key(3), same, batch["source"])
-    np.testing.assert_array_equal(made, np.round((make(state.g.params) + 1) * 2).astype(np.uint8))
+    made = jax.jit(model.translate)(jax.random.key(3), same, batch["source"])
+    np.testing.assert_array_equal(made, np.round((fake + 1) * 2).astype(np.uint8))
 
 
 @pytest.mark.slow
@@ -82,10 +87,16 @@ def test_the_error_alone_is_plain_regression(random_state):
     model = Pix2PixL1(SPEC, **SIZES, optimizer=SGD, ema=0.5)
     state, batch = random_state(model), batch_of(6, SPEC)
     new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 50)
-    x, source = batch["x"] / 2 - 1.0, batch["source"] / 2 - 1.0
-    loss = lambda p: jnp.abs(x - model.network().apply({"params": p}, source)).mean()  # noqa: E731
-    value, grads = jax.value_and_grad(loss)(state.net.params)
-    close(new.net.params, moved(state.net.params, grads))
+    x, source = (np.float32(batch[name]) / 2 - 1 for name in ("x", "source"))
+
+    @jax.jit
+    def naive(params):
+        loss = lambda p: jnp.abs(x - model.network().apply({"params": p}, source)).mean()  # noqa: E731
+        value, grads = jax.value_and_grad(loss)(params)
+        return value, moved(params, grads)
+
+    value, expected = naive(state.net.params)
+    close(new.net.params, expected)
     np.testing.assert_allclose(metrics["l1"], value, rtol=1e-5)
     # The same network as in the game: its arrays fit.
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
@@ -97,11 +108,12 @@ def test_dropout_is_noise_of_a_translation(kind, random_state):
     """In use, too; each is of its number alone."""
     model = kind(SPEC, **SIZES, dropout=0.5)
     state, source = random_state(model), batch_of(6, SPEC)["source"]
-    draw = lambda seed, source, start=0: model.translate(  # noqa: E731
-        jax.random.key(seed), state, source, start=start
+    translate = jax.jit(model.translate)
+    draw = lambda seed, source, start=0: np.asarray(  # noqa: E731
+        translate(jax.random.key(seed), state, source, start=start)
     )
     whole = draw(1, source)
-    np.testing.assert_array_equal(draw(1, source[2:], 2), whole[2:])
+    np.testing.assert_array_equal(draw(1, np.asarray(source)[2:], 2), whole[2:])
     assert (draw(2, source) != whole).any()
     with pytest.raises(UserError, match="way=back: this model has forth"):
         model.translate(jax.random.key(0), state, source, way="back")

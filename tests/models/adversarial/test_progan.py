@@ -1,6 +1,7 @@
 """The game that grows: what each stage trains and shows, and how it goes on from any step."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,11 @@ def options():
     jax.config.update("jax_debug_key_reuse", True)
 
 
+@functools.cache
+def initial():
+    return jax.jit(MODEL.init)(jax.random.key(0), BATCH)
+
+
 @pytest.fixture(scope="module")
 def history():
     """What the traces were of, and the states before these steps, in which the model takes its
@@ -46,7 +52,7 @@ def history():
         return model.train_step(jax.random.key(0), state, BATCH, t)[0]
 
     compiled = jax.jit(step, static_argnums=0)
-    states = {0: MODEL.at(0).init(jax.random.key(0), BATCH)}
+    states = {0: initial()}
     steps = [0, 1, 39, 40, 41, 42, 43, 44]
     for t, then in zip(steps, [*steps[1:], 45], strict=True):
         states[then] = compiled(MODEL.at(t), states[t], jnp.int32(t))
@@ -114,10 +120,15 @@ def test_samples_are_of_the_full_size_in_every_stage(history):
 
 
 def test_d_sees_real_images_as_the_stage_has_them():
-    model, state = MODEL.at(40), MODEL.init(jax.random.key(0), BATCH)
-    state = model.clocked(state, 40)
-    g = lambda *x: (model.generator(True).apply(state.g.variables, *x), {})  # noqa: E731
-    shown, _ = model.show(jax.random.key(1), g, BATCH)
+    model, state = MODEL.at(40), initial()
+
+    @jax.jit
+    def show(state):
+        state = model.clocked(state, 40)
+        g = lambda *x: (model.generator(True).apply(state.g.variables, *x), {})  # noqa: E731
+        return model.show(jax.random.key(1), g, BATCH)[0]
+
+    shown = show(state)
     x = np.asarray(SPEC.to_float(BATCH["x"]))
     mean = x.reshape(8, 4, 2, 4, 2, 1).mean((2, 4)).repeat(2, 1).repeat(2, 2)
     np.testing.assert_allclose(shown.real, 0.25 * x + 0.75 * mean, atol=1e-6)

@@ -31,9 +31,6 @@ def test_two_updates_ahead_are_those_by_hand(updates, random_state):
     model = gan(unrolled=2, updates=updates)
     state, batch = random_state(model), batch_of(6, SPEC)
     new, metrics = jax.jit(model.train_step)(jax.random.key(1), state, batch, 0)
-    key_z, *_ = jax.random.split(jax.random.key(1), 3)
-    z = jax.vmap(lambda k: jax.random.normal(k, (2,)))(example_keys(key_z, batch["index"]))
-    make = lambda g: model.generator(True).apply({"params": g}, z)  # noqa: E731
     see = lambda d, x: model.discriminator(True).apply({"params": d}, x)  # noqa: E731
     moved = lambda p, g: jax.tree.map(lambda p, g: p - 0.3 * g, p, g)  # noqa: E731
     softplus = jax.nn.softplus
@@ -41,20 +38,28 @@ def test_two_updates_ahead_are_those_by_hand(updates, random_state):
     def d_loss(d, fake):
         return softplus(-see(d, batch["x"])).mean() + softplus(see(d, fake)).mean()
 
-    first = moved(state.d.params, jax.grad(d_loss)(state.d.params, make(state.g.params)))
-    judge = first if updates == "alternating" else state.d.params
+    @jax.jit
+    def naive(d, g):
+        """D, the loss of G and its slopes, and these without the way through D's updates."""
+        key_z, *_ = jax.random.split(jax.random.key(1), 3)
+        z = jax.vmap(lambda k: jax.random.normal(k, (2,)))(example_keys(key_z, batch["index"]))
+        make = lambda g: model.generator(True).apply({"params": g}, z)  # noqa: E731
+        first = moved(d, jax.grad(d_loss)(d, make(g)))
+        judge = first if updates == "alternating" else d
 
-    def g_loss(g, follow):
-        d, fake = judge, make(g)
-        for _ in range(2):
-            d = moved(d, jax.grad(d_loss)(d, fake))
-        return softplus(-see(d if follow else jax.lax.stop_gradient(d), fake)).mean()
+        def g_loss(g, follow):
+            d, fake = judge, make(g)
+            for _ in range(2):
+                d = moved(d, jax.grad(d_loss)(d, fake))
+            return softplus(-see(d if follow else jax.lax.stop_gradient(d), fake)).mean()
 
-    value, grads = jax.jit(jax.value_and_grad(lambda g: g_loss(g, True)))(state.g.params)
-    blind = jax.jit(jax.grad(lambda g: g_loss(g, False)))(state.g.params)
+        value, grads = jax.value_and_grad(lambda g: g_loss(g, True))(g)
+        return first, value, grads, jax.grad(lambda g: g_loss(g, False))(g)
+
+    first, value, grads, blind = jax.device_get(naive(state.d.params, state.g.params))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     close(metrics["g_loss"], value)
-    jax.tree.map(close, new.g.params, moved(state.g.params, grads))
+    jax.tree.map(close, new.g.params, moved(jax.device_get(state.g.params), grads))
     jax.tree.map(close, new.d.params, first)
     apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), grads, blind)
     assert max(jax.tree.leaves(apart)) > 1e-3
@@ -71,9 +76,10 @@ def test_a_linear_game_in_closed_form():
         loss="least_squares", updates="simultaneous", g_optimizer=SGD, d_optimizer=SGD,
     )  # fmt: skip
     batch = {"x": jnp.ones((4, 1, 1, 1)), "index": jnp.arange(4)}
-    state = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0), batch))
-    layer = {"Dense_0": {"kernel": jnp.zeros((1, 1)), "bias": jnp.array([theta])}}
-    judge = {"Dense_0": {"kernel": jnp.array([[psi]]), "bias": jnp.zeros(1)}}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+    layer = {"Dense_0": {"kernel": np.zeros((1, 1), "f4"), "bias": np.float32([theta])}}
+    judge = {"Dense_0": {"kernel": np.float32([[psi]]), "bias": np.zeros(1, "f4")}}
     state = state.replace(g=state.g.replace(variables={"params": layer}),
                           d=state.d.replace(variables={"params": judge}))  # fmt: skip
     new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
@@ -87,8 +93,8 @@ def test_a_linear_game_in_closed_form():
 def test_adam_s_root_turns_nothing_into_nan():
     """Where parameters of D have no gradient: behind a first layer of zeros."""
     model = gan(unrolled=2, d_optimizer=Optimizer())
-    state, batch = model.init(jax.random.key(0), batch_of(6, SPEC)), batch_of(6, SPEC)
-    d = {name: jax.tree.map(jnp.zeros_like, layer) for name, layer in state.d.params.items()}
+    state, batch = jax.jit(model.init)(jax.random.key(0), batch_of(6, SPEC)), batch_of(6, SPEC)
+    d = jax.tree.map(np.zeros_like, jax.device_get(state.d.params))
     state = state.replace(d=state.d.replace(variables={"params": d}))
     new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((new, metrics)))
