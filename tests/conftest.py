@@ -145,13 +145,18 @@ def random_state():
 
         def fill(leaf):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                return jnp.zeros(leaf.shape, leaf.dtype)
+                return jax.device_put(np.zeros(leaf.shape, leaf.dtype))
             fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 9.0
             # Positive where a variance must be: a BatchNorm's arrays are all vectors.
             values = rng.normal(size=leaf.shape) * (1.5 / fan_in**0.5)
-            return jnp.asarray(values if len(leaf.shape) > 1 else np.abs(values), leaf.dtype)
+            values = values if len(leaf.shape) > 1 else np.abs(values)
+            # jnp.asarray would compile a program for every new shape.
+            return jax.device_put(values.astype(leaf.dtype))
 
-        shapes = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
-        return jax.tree.map(fill, shapes)
+        return jax.tree.map(fill, shapes(model))
+
+    @functools.cache
+    def shapes(model):
+        return jax.eval_shape(lambda: model.init(jax.random.key(0), model.spec.example(1)))
 
     return make

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import close
+from tiny import close, some
 
 from jaxgen.causal import lstm
 from jaxgen.causal.check import check_autoregressive
@@ -76,7 +76,7 @@ def _random(name, height, width, batch=2):
     """A layer, its parameters, none of which is zero, and inputs; float64."""
     rng = np.random.default_rng(0)
     layer, x = LAYERS[name](F), rng.normal(size=(batch, height, width, 2 * F))
-    shapes = jax.eval_shape(layer.init, jax.random.key(0), jnp.asarray(x, jnp.float32))["params"]
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x.astype(np.float32))["params"]
     return layer, jax.tree.map(lambda s: rng.normal(size=s.shape) * 0.7, shapes), x
 
 
@@ -85,7 +85,7 @@ def _random(name, height, width, batch=2):
 def test_layer_is_the_slow_loop(name, size):
     layer, params, x = _random(name, *size)
     with jax.enable_x64(True):
-        found = np.asarray(jax.jit(layer.apply)({"params": params}, jnp.asarray(x)))
+        found = np.asarray(jax.jit(layer.apply)({"params": params}, jax.device_put(x)))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, [SLOW[name](image, params) for image in x], atol=1e-12)
 
@@ -104,7 +104,7 @@ def test_gradients_are_those_of_the_slow_loop(name):
         return (np.sin([SLOW[name](image, params) for image in x]) * weights).sum()
 
     with jax.enable_x64(True):
-        grads = jax.tree.map(np.asarray, jax.jit(jax.grad(fast, (0, 1)))(params, jnp.asarray(x)))
+        grads = jax.tree.map(np.asarray, jax.jit(jax.grad(fast, (0, 1)))(params, jax.device_put(x)))
     values, tree = jax.tree.flatten((params, x))
     for i, (value, grad) in enumerate(zip(values, jax.tree.leaves(grads), strict=True)):
         direction = rng.normal(size=value.shape)
@@ -120,10 +120,10 @@ def _seen(name, height, width):
     layer, params, x = _random(name, height, width, batch=1)
     with jax.enable_x64(True):
         see = jax.jit(jax.jacrev(lambda x: layer.apply({"params": params}, x[None])[0]))
-        return (np.asarray(see(jnp.asarray(x[0]))) != 0).any((2, 5))
+        return (np.asarray(see(jax.device_put(x[0]))) != 0).any((2, 5))
 
 
-@pytest.mark.parametrize("size", [(4, 5), (5, 3)], ids=str)
+@pytest.mark.parametrize("size", some([(4, 5), (5, 3)], [(4, 5)]), ids=str)
 def test_one_diagonal_layer_sees_the_whole_past_and_no_future(size, monkeypatch):
     dims = size[0] * size[1]
     seen = _seen("diagonal", *size).reshape(dims, dims)
@@ -162,12 +162,12 @@ def test_row_lstm_sees_the_predicted_triangle(blocks, kernel, random_state):
 def test_skew_lays_the_diagonals_in_rows_and_unskew_undoes_it():
     for height, width in [(3, 5), (5, 3), (1, 4), (4, 1)]:
         x = 1.0 + np.arange(height * width * 2).reshape(height, width, 2)
-        skewed = np.asarray(skew(jnp.asarray(x)))
+        skewed, again = jax.device_get(jax.jit(lambda x: ((s := skew(x)), unskew(s)))(x))
         assert len(skewed) == height + width - 1
         for t, row in np.ndindex(skewed.shape[:2]):
             inside = 0 <= t - row < width
             np.testing.assert_array_equal(skewed[t, row], x[row, t - row] if inside else 0)
-        np.testing.assert_array_equal(unskew(jnp.asarray(skewed)), x)
+        np.testing.assert_array_equal(again, x)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -175,8 +175,8 @@ def test_pixel_by_pixel_the_features_are_those_of_the_whole_image(name, random_s
     spec = DataSpec(4, 3, 1, 2, 3)
     model = MODELS[name](spec, features=4, blocks=3, head=6, first_kernel=5)
     variables = {"params": random_state(model).net.params}
-    x = jax.random.normal(jax.random.key(0), (2, *spec.shape))
-    condition = Condition(jnp.eye(3)[:2])
+    x = np.random.default_rng(0).normal(size=(2, *spec.shape)).astype(np.float32)
+    condition = Condition(np.eye(3, dtype=np.float32)[:2])
 
     @jax.jit
     def features(x):
@@ -196,22 +196,29 @@ def test_pixel_by_pixel_the_features_are_those_of_the_whole_image(name, random_s
             out.append(pixel)
         return jnp.stack(out, 1), new["cache"]
 
-    above, cache = jnp.zeros_like(x[:, 0]), {}
-    whole = features(x)
+    above, cache = np.zeros_like(x[:, 0]), {}
+    whole = np.asarray(features(x))
     for r in range(spec.height):
         found, cache = row(cache, above, x[:, r])
         np.testing.assert_allclose(found, whole[:, r], rtol=1e-4, atol=1e-5)
         if r == 0:  # as the samplers have it: zeros before there is anything
-            _, zeros = row(jax.tree.map(jnp.zeros_like, cache), above, x[:, 0])
+            nothing = jax.tree.map(np.zeros_like, jax.device_get(cache))
+            _, zeros = row(nothing, above, x[:, 0])
             close(cache, zeros, atol=1e-6)
         above = x[:, r]
 
 
 def test_memory_adds_up_in_bfloat16():
     """1000 times 0.002: bfloat16 would stay at 1, where that is below half the spacing."""
-    gates = jnp.concatenate([jnp.full(3, 30.0), jnp.full(1, 0.002)])
-    gates = jnp.broadcast_to(gates, (1000, 1, 1, 4)).astype(jnp.bfloat16)
-    states, initial = jnp.zeros((1, 1, 4), jnp.bfloat16), jnp.zeros((2, 1), jnp.bfloat16)
-    h = jax.jit(lambda: scan_states(gates, states, 0, initial, np.zeros(1, int)))()
+    gates = np.broadcast_to(np.float32([30, 30, 30, 0.002]), (1000, 1, 1, 4))
+    states, initial = np.zeros((1, 1, 4), np.float32), np.zeros((2, 1), np.float32)
+
+    @jax.jit
+    def run():
+        narrow = (x.astype(jnp.bfloat16) for x in (gates, states, initial))
+        gate, state, first = map(jnp.asarray, narrow)
+        return scan_states(gate, state, 0, first, np.zeros(1, int))
+
+    h = np.asarray(run())
     assert h.dtype == jnp.bfloat16
     assert float(h[-1, 0, 0, 0]) == pytest.approx(np.tanh(2.0), rel=0.01)

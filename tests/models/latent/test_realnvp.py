@@ -34,11 +34,11 @@ def made(random_state):
 
     def made(name):
         model, rng = MODELS[name], np.random.default_rng(0)
-        quiet = lambda p: 0.4 * p  # noqa: E731
-        variables = jax.tree.map(quiet, random_state(model).ema)
-        y = jnp.asarray(rng.normal(size=(5, *model.spec.shape)), jnp.float32)
+        quiet = lambda p: np.float32(0.4) * p  # noqa: E731
+        variables = jax.tree.map(quiet, jax.device_get(random_state(model).ema))
+        y = rng.normal(size=(5, *model.spec.shape)).astype(np.float32)
         classes = model.spec.num_classes
-        label = jnp.arange(5) % classes if classes else None
+        label = np.arange(5) % classes if classes else None
         return model, variables, y, label
 
     return made
@@ -78,7 +78,7 @@ def test_the_density_of_points_is_one(made):
     model, variables, _, _ = made("points")
     side = np.linspace(-60, 60, 1201)
     x = np.stack(np.meshgrid(side, side), -1).reshape(-1, 1, 1, 2)
-    batch = {"x": jnp.asarray(x, jnp.float32), "index": jnp.zeros(len(x), jnp.int32)}
+    batch = {"x": x.astype(np.float32), "index": np.zeros(len(x), np.int32)}
     log_p = jax.jit(model.log_prob)(jax.random.key(0), variables, batch)
     assert abs(np.exp(np.asarray(log_p, np.float64)).sum() * (side[1] - side[0]) ** 2 - 1) < 1e-3
 
@@ -89,8 +89,8 @@ def test_the_mass_of_levels_is_one_and_bounded(random_state):
     model = RealNVP(
         DataSpec(1, 2, 1, 3), architecture="mlp", scales=1, couplings=3, width=6, depth=1
     )
-    state = random_state(model)
-    state = state.replace(ema=jax.tree.map(lambda p: 0.5 * p, state.ema))
+    state = jax.device_get(random_state(model))
+    state = state.replace(ema=jax.tree.map(lambda p: np.float32(0.5) * p, state.ema))
     every = np.array(list(itertools.product(range(3), repeat=2)), np.uint8).reshape(-1, 1, 2, 1)
     nodes, weights = np.polynomial.legendre.leggauss(40)
     at = np.stack(np.meshgrid((nodes + 1) / 2, (nodes + 1) / 2), -1).reshape(-1, 1, 2, 1)
@@ -103,12 +103,12 @@ def test_the_mass_of_levels_is_one_and_bounded(random_state):
         z, log_det = model.network.apply(state.ema, y)
         return -0.5 * (z**2 + jnp.log(2 * jnp.pi)).sum(-1) + log_det + by_logits
 
-    log_p = np.asarray(log_density(jnp.asarray(x), jnp.asarray(noise, jnp.float32)), np.float64)
+    log_p = np.asarray(log_density(x, noise.astype(np.float32)), np.float64)
     exact = special.logsumexp(log_p.reshape(len(every), -1), b=weights, axis=1)
     # What lies beyond the first and the last bin is clipped into them when it is drawn.
     beyond = 1 - np.exp(exact).sum()
     assert -1e-4 < beyond < 0.3
-    batch = {"x": jnp.asarray(np.repeat(every, 3000, 0)), "index": jnp.arange(len(every) * 3000)}
+    batch = {"x": jax.device_put(np.repeat(every, 3000, 0)), "index": np.arange(len(every) * 3000)}
 
     @jax.jit
     def bounds(key):
@@ -134,32 +134,43 @@ def test_the_mass_of_levels_is_one_and_bounded(random_state):
 def test_levels_are_the_middles_of_their_bins(random_state):
     """An encoded x decodes to itself, and is drawn again."""
     model = MODELS["levels"]
-    state = random_state(model)
-    state = state.replace(ema=jax.tree.map(lambda p: 0.4 * p, state.ema))
+    state = jax.device_get(random_state(model))
+    state = state.replace(ema=jax.tree.map(lambda p: np.float32(0.4) * p, state.ema))
     x = np.random.default_rng(0).integers(5, size=(6, 2, 3, 1)).astype(np.uint8)
-    batch = {"x": jnp.asarray(x), "index": jnp.arange(6), "label": jnp.arange(6) % 3}
-    z = model.encode(jax.random.key(0), state, batch)
-    decoded = model.decode(jax.random.key(0), state, z, batch["label"])
-    np.testing.assert_allclose(decoded, model.spec.to_float(batch["x"]), atol=2e-3)
-    np.testing.assert_array_equal(model.spec.from_float(decoded), x)
+    batch = {"x": x, "index": np.arange(6), "label": np.arange(6) % 3}
+
+    @jax.jit
+    def decoded(state):
+        z = model.encode(jax.random.key(0), state, batch)
+        y = model.decode(jax.random.key(0), state, z, batch["label"])
+        return y, model.spec.from_float(y)
+
+    y, again = decoded(state)
+    np.testing.assert_allclose(y, x / 2 - 1, atol=2e-3)
+    np.testing.assert_array_equal(again, x)
 
 
 def test_the_first_examples_are_normalized():
-    x = jnp.asarray(np.random.default_rng(0).normal(3, 5, (50, 3, 4, 2)), jnp.float32)
+    x = np.random.default_rng(0).normal(3, 5, (50, 3, 4, 2)).astype(np.float32)
     layer = ActNorm()
-    y, log_det = layer.apply(variables := layer.init(jax.random.key(0), x), x)
+
+    @jax.jit
+    def there_and_back(x):
+        y, log_det = layer.apply(variables := layer.init(jax.random.key(0), x), x)
+        return y, log_det, layer.apply(variables, y, inverse=True)[0]
+
+    y, log_det, back = jax.device_get(there_and_back(x))
     np.testing.assert_allclose(y.mean((0, 1, 2)), np.zeros(2), atol=1e-5)
     np.testing.assert_allclose(y.std((0, 1, 2)), np.ones(2), rtol=1e-5)
     np.testing.assert_allclose(log_det, -12 * np.log(x.std((0, 1, 2))).sum(), rtol=1e-5)
-    back, _ = layer.apply(variables, y, inverse=True)
     np.testing.assert_allclose(back, x, rtol=1e-4, atol=1e-4)
-    flat = layer.init(jax.random.key(0), jnp.ones((4, 1, 1, 1)))["params"]
+    flat = jax.jit(layer.init)(jax.random.key(0), np.ones((4, 1, 1, 1), np.float32))["params"]
     assert np.isfinite(flat["log_scale"]).all()
 
 
 def test_squeezing_keeps_blocks_together():
     x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    small = squeeze(jnp.asarray(x))
+    small = np.asarray(squeeze(jax.device_put(x)))
     np.testing.assert_array_equal(
         small[1, 1, 2], [*x[1, 2, 4], *x[1, 2, 5], *x[1, 3, 4], *x[1, 3, 5]]
     )
@@ -185,20 +196,20 @@ def test_it_learns_the_moons():
 
     data = load(DataConfig(dataset="moons"))
     model = RealNVP(data.spec, optimizer=Optimizer(learning_rate=2e-3))
-    x = jnp.asarray(data.splits["train"].x)
-    state = model.init(jax.random.key(0), {"x": x[:200], "index": jnp.arange(200)})
+    x = jax.device_put(data.splits["train"].x)
+    state = model.init(jax.random.key(0), {"x": x[:200], "index": np.arange(200)})
 
     @jax.jit
     def train(state):
         def step(t, state):
             rows = jax.random.randint(jax.random.fold_in(jax.random.key(1), t), (200,), 0, len(x))
             return model.train_step(
-                jax.random.key(2), state, {"x": x[rows], "index": jnp.arange(200)}, t
+                jax.random.key(2), state, {"x": x[rows], "index": np.arange(200)}, t
             )[0]
 
         return jax.lax.fori_loop(0, 6000, step, state)
 
-    test = {"x": jnp.asarray(data.splits["test"].x), "index": jnp.arange(10_000)}
+    test = {"x": jax.device_put(data.splits["test"].x), "index": np.arange(10_000)}
     nll = model.eval_step(jax.random.key(0), train(state), test)["nll"].mean()
     from jaxgen.media.points import in_units
 
