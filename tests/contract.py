@@ -1,5 +1,7 @@
 """What holds for every model, as checks of one: the registry's and the toys' tests run them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,11 +89,24 @@ def seeds_on_devices_are_each_alone(model, random_state):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], result), expected[i])
 
 
-def run(model, state, devices, chunks=((0, STEPS),), compiled=None):
-    """(progress, metrics of the steps, compiled) after the chunks (first, count) of steps."""
-    mesh, num = make_mesh(devices), BATCH * model.minibatches
-    feed = Feed(dataset_of(model.spec), 0, num, mesh, STEPS)
-    compiled = compiled or compile_steps(model, feed, mesh)
+def feed_of(model, devices, seed=0):
+    num = BATCH * model.minibatches
+    return Feed(dataset_of(model.spec), seed, num, make_mesh(devices), STEPS)
+
+
+@functools.lru_cache(12)
+def resident_steps(model, devices):
+    """The steps of resident data, one seed at a time: compiled once for all checks of a model."""
+    feed = feed_of(model, devices)
+    assert feed.resident
+    return compile_steps(model, feed, make_mesh(devices))
+
+
+def run(model, state, devices, chunks=((0, STEPS),)):
+    """(progress, metrics of the steps) after the chunks (first, count) of steps."""
+    mesh, num, feed = make_mesh(devices), BATCH * model.minibatches, feed_of(model, devices)
+    resident = feed.resident
+    compiled = resident_steps(model, devices) if resident else compile_steps(model, feed, mesh)
     progress = on_every_device(mesh, start, state)
     metrics = []
     for first, count in chunks:
@@ -100,23 +115,23 @@ def run(model, state, devices, chunks=((0, STEPS),), compiled=None):
         replicas_agree((progress, stacked))
         assert stacked.pop("sound")
         metrics += [jax.tree.map(lambda m, i=i: np.asarray(m)[i], stacked) for i in range(count)]
-    return jax.device_get(progress), metrics, compiled
+    return jax.device_get(progress), metrics
 
 
-def devices_and_chunks_change_nothing(model, random_state):
+def devices_and_chunks_change_nothing(model, random_state, others=(4,)):
     state = random_state(model)
-    progress, metrics, compiled = run(model, state, 1)
+    progress, metrics = run(model, state, 1)
     assert int(progress.step) == STEPS and int(progress.skipped) == 0
     assert all(m["applied"] for m in metrics)
-    # Four devices, two, one: gradients, statistics and metrics are those of the whole batch.
-    for devices in (2, 4):
-        other, other_metrics, _ = run(model, state, devices)
+    # Four devices, or one: gradients, statistics and metrics are those of the whole batch.
+    for devices in others:
+        other, other_metrics = run(model, state, devices)
         close(other, progress)
         close(other_metrics, metrics)
     # The same seed gives the same bits; so does one step at a time.
-    again, again_metrics, _ = run(model, state, 1, compiled=compiled)
+    again, again_metrics = run(model, state, 1)
     same((again, again_metrics), (progress, metrics))
-    single, single_metrics, _ = run(model, state, 1, ((0, 1), (1, 1), (2, 1)), compiled)
+    single, single_metrics = run(model, state, 1, ((0, 1), (1, 1), (2, 1)))
     same((single, single_metrics), (progress, metrics))
     # And so does a loop written by hand.
     split, by_hand = dataset_of(model.spec).splits["train"], state
@@ -136,9 +151,9 @@ def _shown(columns, model):
 
 
 def seeds_together_are_each_alone(model, random_state):
-    """Over two devices: the step is vmapped inside, with the batches and keys of each seed."""
-    mesh, data, num = make_mesh(2), dataset_of(model.spec), BATCH * model.minibatches
-    feeds = [Feed(data, seed, num, mesh, STEPS) for seed in SEEDS]
+    """Over four devices: the step is vmapped inside, with the batches and keys of each seed."""
+    mesh, data, num = make_mesh(4), dataset_of(model.spec), BATCH * model.minibatches
+    feeds = [feed_of(model, 4, seed) for seed in SEEDS]
     states = [random_state(model, seed) for seed in SEEDS]
     keys = jax.random.split(jax.random.key(7), len(SEEDS))
 
@@ -149,7 +164,7 @@ def seeds_together_are_each_alone(model, random_state):
     replicas_agree((joined, metrics))
     assert metrics.pop("sound").all()
 
-    alone = compile_steps(model, feeds[0], mesh)
+    alone = resident_steps(model, 4)
     for i, (feed, state) in enumerate(zip(feeds, states, strict=True)):
         progress = on_every_device(mesh, start, state)
         expected = alone(progress, keys[i], feed.chunk(num, STEPS), jnp.int32(STEPS))
