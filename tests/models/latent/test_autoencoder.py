@@ -24,15 +24,15 @@ def linear():
     model = Autoencoder(
         DIGITS.spec, architecture="linear", latents=LATENTS, ema=0.9, optimizer=rate
     )
-    x = jnp.asarray(DIGITS.splits["train"].x)
-    batch = {"x": x, "index": jnp.arange(len(x))}
+    x = jax.device_put(DIGITS.splits["train"].x)
+    batch = {"x": x, "index": np.arange(len(x))}
 
     @jax.jit
     def train(state):
         step = lambda t, state: model.train_step(jax.random.key(0), state, batch, t)[0]  # noqa: E731
         return jax.lax.fori_loop(0, STEPS, step, state)
 
-    return model, train(model.init(jax.random.key(0), batch)), batch
+    return model, train(jax.jit(model.init)(jax.random.key(0), batch)), batch
 
 
 def test_linear_is_pca(linear):
@@ -41,11 +41,14 @@ def test_linear_is_pca(linear):
     x = np.asarray(model.spec.to_float(batch["x"])).reshape(len(batch["x"]), -1)
     pca = PCA(LATENTS).fit(x)
     best = ((pca.inverse_transform(pca.transform(x)) - x) ** 2).sum(1).mean()
-    error = float(model.eval_step(jax.random.key(0), state, batch)["squared_error"].mean())
+    evaluated = jax.jit(model.eval_step)(jax.random.key(0), state, batch)
+    error = float(np.asarray(evaluated["squared_error"]).mean())
     assert best <= error * (1 + 1e-6) and error < best * (1 + 1e-3)
     # Beyond the subspace of PCA lies less than a thousandth of every direction of the decoder's.
-    decode = lambda z: model.decode(None, state, z)[:, :, :, 0].reshape(len(z), -1)  # noqa: E731
-    directions = np.asarray(decode(jnp.eye(LATENTS)) - decode(jnp.zeros((1, LATENTS)))).T
+    decode = jax.jit(lambda z: model.decode(None, state, z))
+    z = np.concatenate([np.zeros((1, LATENTS)), np.eye(LATENTS)]).astype(np.float32)
+    zero, *each = np.asarray(decode(z)).reshape(len(z), -1)
+    directions = (np.stack(each) - zero).T
     basis = np.linalg.qr(directions)[0]
     cosines = np.linalg.svd(pca.components_ @ basis, compute_uv=False)
     assert 1 - cosines.min() ** 2 < 1e-3
@@ -53,13 +56,17 @@ def test_linear_is_pca(linear):
 
 def test_codes_decode_to_what_was_scored(linear):
     model, state, batch = linear
-    key = jax.random.key(0)
-    decoded = model.decode(key, state, model.encode(key, state, batch))
-    error = ((decoded - model.spec.to_float(batch["x"])) ** 2).sum((1, 2, 3))
-    np.testing.assert_allclose(
-        error, model.eval_step(key, state, batch)["squared_error"], rtol=1e-5
-    )
-    np.testing.assert_array_equal(model.embed(state, batch), model.encode(key, state, batch))
+
+    @jax.jit
+    def found(key):
+        codes = model.encode(key, state, batch)
+        decoded, embedded = model.decode(key, state, codes), model.embed(state, batch)
+        error = ((decoded - model.spec.to_float(batch["x"])) ** 2).sum((1, 2, 3))
+        return error, model.eval_step(key, state, batch)["squared_error"], embedded, codes
+
+    error, scored, embedded, codes = found(jax.random.key(0))
+    np.testing.assert_allclose(error, scored, rtol=1e-5)
+    np.testing.assert_array_equal(embedded, codes)
 
 
 @pytest.mark.slow
@@ -69,7 +76,7 @@ def test_denoising_decodes_the_clean_data_from_noisy(random_state):
     plain = Autoencoder(DataSpec(3, 2, 2, 5), hidden=(7,), latents=2)
     noisy = Autoencoder(DataSpec(3, 2, 2, 5), hidden=(7,), latents=2, noise=0.7)
     state, x = random_state(plain), np.random.default_rng(0).integers(5, size=(20, 3, 2, 2))
-    batch = {"x": jnp.asarray(x, jnp.uint8), "index": jnp.arange(20)}
+    batch = {"x": jnp.asarray(x, jnp.uint8), "index": np.arange(20)}
     floats = plain.spec.to_float(batch["x"])
     key = jax.random.key(3)
     one = lambda i: jax.random.normal(jax.random.fold_in(key, i), (3, 2, 2))  # noqa: E731

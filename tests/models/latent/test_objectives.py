@@ -42,14 +42,14 @@ def variables_of(off=0.0):
         "out": {"kernel": W.T, "bias": B},
         "log_scale": np.log(NOISE),
     }
-    return {"params": jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)}
+    return {"params": jax.tree.map(np.float32, params)}
 
 
 def examples(num, repeats=1):
     x = np.random.default_rng(1).normal(size=(num, Z)) @ W.T + B
     x = x + NOISE * np.random.default_rng(2).normal(size=(num, X))
     x = np.repeat(x, repeats, 0).astype(np.float32)[:, None, None]
-    return {"x": jnp.asarray(x), "index": jnp.arange(len(x))}
+    return {"x": x, "index": np.arange(len(x))}
 
 
 def exact(batch, w=W):
@@ -88,6 +88,17 @@ def _gradient(model, keys, variables, num):
         return found.mean(), values["nll"].mean()
 
     return jax.vmap(jax.grad(bound, has_aux=True), (None, 0))(variables, keys)
+
+
+def gradient_of_8_draws(estimator, key, off):
+    """Of many keys, by programs that several tests share."""
+    keys = jax.random.split(jax.random.clone(key), 4000)
+    return gradient(model_of(k=8, estimator=estimator), keys, variables_of(off), 3)
+
+
+def first(num, tree):
+    """The gradients of the first of the keys."""
+    return jax.tree.map(lambda leaf: leaf[:num], jax.device_get(tree))
 
 
 def flat(tree):
@@ -163,12 +174,11 @@ def test_the_score_function_has_the_same_mean(key):
 def test_doubly_reparameterized_is_unbiased_and_quieter(key, off):
     """The mean gradient of q's parameters is that of plain reparameterization; its noise is less,
     also where q is the best."""
-    keys, variables = jax.random.split(key, 4000), variables_of(off)
     plain, dreg = (
-        flat(gradient(model_of(k=8, estimator=e), keys, variables, 3)[0]["params"]["posterior"])
+        flat(gradient_of_8_draws(e, key, off)[0]["params"]["posterior"])
         for e in ("reparam", "dreg")
     )
-    error = np.sqrt((plain.var(0) + dreg.var(0)) / len(keys))
+    error = np.sqrt((plain.var(0) + dreg.var(0)) / len(plain))
     live = error > 1e-7
     assert live.sum() > Z and np.abs(plain.mean(0)).max() > 10 * error.max() or off == 0
     assert (np.abs(plain.mean(0) - dreg.mean(0)) < 5 * error)[live].all()
@@ -177,10 +187,7 @@ def test_doubly_reparameterized_is_unbiased_and_quieter(key, off):
 
 def test_the_decoder_s_gradient_is_that_of_the_bound(key):
     """Other estimators change the encoder's gradient alone."""
-    keys, variables = jax.random.split(key, 3), variables_of(0.4)
-    found = [
-        gradient(model_of(k=5, estimator=e), keys, variables, 3) for e in ("reparam", "stl", "dreg")
-    ]
+    found = [first(3, gradient_of_8_draws(e, key, 0.4)) for e in ("reparam", "stl", "dreg")]
     for grads, nll in found[1:]:
         np.testing.assert_array_equal(nll, found[0][1])
         for name in ("out", "log_scale"):
@@ -204,7 +211,7 @@ def test_without_q_s_density_the_gradient_is_zero_where_q_is_the_posterior(key):
     bias = np.concatenate([-to_mean @ (B + 1), [-np.log(precision)]])
     params = {"posterior": {"kernel": kernel, "bias": bias}, "out": {"kernel": w.T, "bias": B}}
     params["log_scale"] = np.log(NOISE)
-    variables = {"params": jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)}
+    variables = {"params": jax.tree.map(np.float32, params)}
     keys = jax.random.split(key, 20)
     noisy = {}
     for estimator in ("reparam", "stl", "dreg"):
@@ -218,8 +225,11 @@ def test_without_q_s_density_the_gradient_is_zero_where_q_is_the_posterior(key):
 
 
 def test_one_draw_of_dreg_is_stl(key):
-    keys, variables = jax.random.split(key, 3), variables_of(0.4)
-    a, b = (gradient(model_of(k=1, estimator=e), keys, variables, 3) for e in ("stl", "dreg"))
+    # As many keys and examples as above, which share a program.
+    keys, variables = jax.random.split(key, 6000), variables_of(0.4)
+    a, b = (
+        first(3, gradient(model_of(k=1, estimator=e), keys, variables, 2)) for e in ("stl", "dreg")
+    )
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), a, b)
 
 
@@ -230,11 +240,17 @@ def test_dreg_by_its_formula():
     def log_weight(v, z):
         return jnp.sin(z * v[None, None]).sum(-1) * given[None], jnp.sum(z)
 
-    (bound, aux), pull = jax.vjp(lambda v, z: doubly_reparameterized_bound(log_weight, v, z), v, z)
-    np.testing.assert_allclose(bound, log_mean_exp(log_weight(v, z)[0]), rtol=1e-6)
+    @jax.jit
+    def found(v, z):
+        bound = lambda v, z: doubly_reparameterized_bound(log_weight, v, z)  # noqa: E731
+        (bound, aux), pull = jax.vjp(bound, v, z)
+        log_w = log_weight(v, z)[0]
+        return bound, aux, log_w, log_mean_exp(log_w), pull((jnp.array([1.0, -2.0]), jnp.zeros(())))
+
+    bound, aux, log_w, expected, (by_v, by_z) = jax.device_get(found(v, z))
+    np.testing.assert_allclose(bound, expected, rtol=1e-6)
     np.testing.assert_allclose(aux, z.sum(), rtol=1e-6)
-    by_v, by_z = pull((jnp.array([1.0, -2.0]), jnp.zeros(())))
-    log_w = np.asarray(log_weight(v, z)[0], np.float64)
+    log_w = log_w.astype(np.float64)
     share = np.exp(log_w) / np.exp(log_w).sum(0)
     slope = np.cos(z * v) * given[None, :, None] * [[[1.0], [-2.0]]]
     np.testing.assert_allclose(by_v, (share[..., None] * slope * z).sum((0, 1)), rtol=1e-5)
@@ -242,12 +258,18 @@ def test_dreg_by_its_formula():
 
 
 def test_free_bits_are_free_up_to_their_number():
-    kl = jnp.asarray([[0.1, 2.0, 0.0], [0.3, 1.0, 0.6]])
-    value, slope = jax.value_and_grad(lambda kl: kl_with_free_bits(kl, 0.25, None))(kl)
+    kl = np.float32([[0.1, 2.0, 0.0], [0.3, 1.0, 0.6]])
+
+    @jax.jit
+    def found(kl):
+        """The value and its slopes; and that of the batch spread over devices."""
+        spread = jax.vmap(lambda kl: kl_with_free_bits(kl[None], 0.25, "d"), axis_name="d")(kl)
+        return jax.value_and_grad(lambda kl: kl_with_free_bits(kl, 0.25, None))(kl), spread
+
+    (value, slope), spread = jax.device_get(found(kl))
     np.testing.assert_allclose(value, 0.25 + 1.5 + 0.3, rtol=1e-6)
     np.testing.assert_allclose(slope, [[0, 0.5, 0.5], [0, 0.5, 0.5]])
     # Of the whole batch, also where it is spread over devices.
-    spread = jax.vmap(lambda kl: kl_with_free_bits(kl[None], 0.25, "d"), axis_name="d")(kl)
     np.testing.assert_allclose(spread.mean(), value, rtol=1e-6)
 
 
