@@ -1,7 +1,6 @@
 """The game with an encoder: what its players see, and what they are pulled to."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import batch_of, some
@@ -84,7 +83,7 @@ def test_where_the_encoder_inverts_the_generator_the_game_is_worth_minus_log_4()
     and V = -log 4."""
     spec = DataSpec(1, 1, 2, 0)
     model = model_of(spec, hidden=(), r1=0.0)
-    batch = {"x": jnp.zeros((5, 1, 1, 2)), "index": np.arange(5)}
+    batch = {"x": np.zeros((5, 1, 1, 2), np.float32), "index": np.arange(5)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])

@@ -149,7 +149,7 @@ def test_where_both_joints_agree_the_game_is_worth_minus_log_4():
     so D at 1/2 has a loss of log 4 and nothing that pulls it away."""
     spec, eps = DataSpec(1, 1, 2, 0), np.exp(-7.0)
     model = model_of(spec, hidden=(), middle=(), latents=(2, 1))
-    batch = {"x": jnp.zeros((5, 1, 1, 2)), "index": np.arange(5)}
+    batch = {"x": np.zeros((5, 1, 1, 2), np.float32), "index": np.arange(5)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])

@@ -1,6 +1,7 @@
 """Every autoregressive model: causal, normalized by enumeration, sampled exactly as it scores."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -98,11 +99,11 @@ def make_state(random_state):
 
 
 def _label(spec, num):
-    return jnp.arange(num) % spec.num_classes if spec.num_classes else None
+    return np.arange(num) % spec.num_classes if spec.num_classes else None
 
 
 def _nll(model, state, images, label=None):
-    batch = {"x": jnp.asarray(images, jnp.uint8), "index": jnp.arange(len(images))}
+    batch = {"x": np.asarray(images, np.uint8), "index": np.arange(len(images))}
     batch |= {} if label is None else {"label": label}
     found = jax.jit(model.eval_step)(jax.random.key(0), state, batch)["nll"]
     return np.asarray(found, np.float64)
@@ -126,15 +127,19 @@ def test_a_block_that_adds_nothing_changes_nothing(name, make_state):
     fields, fewer, parts = IDLE[name]
     spec = DataSpec(4, 5, 1, 3)
     model = _model(name, spec, **fields)
-    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, *spec.shape)), jnp.float32)
+    x = np.random.default_rng(0).uniform(-1, 1, (3, *spec.shape)).astype(np.float32)
 
     def silent(path, leaf):
         where = "/".join(key.key for key in path) + "/"
-        return jnp.zeros_like(leaf) if all(part in where for part in parts) else leaf
+        return np.zeros_like(leaf) if all(part in where for part in parts) else leaf
 
-    variables = make_state(model).ema
+    variables = jax.device_get(make_state(model).ema)
     idle = jax.tree_util.tree_map_with_path(silent, variables)
-    see = lambda net, v: jax.jit(lambda: net.apply(v, x, NOTHING, method="features"))()  # noqa: E731
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def see(net, variables):
+        return net.apply(variables, x, NOTHING, method="features")
+
     found = see(model.network, idle)
     assert np.abs(found - see(model.network, variables)).max() > 1e-3
     if fewer is None:  # nothing but the first layers, and the last nonlinearity
@@ -167,7 +172,7 @@ def test_every_dropout_has_noise_of_its_own_and_counts(name, make_state, monkeyp
     spec = _laid(name, DataSpec(4, 5, 1, 3))
     model = _model(name, spec, dropout=0.25, **fields)
     variables = make_state(model).ema
-    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, *spec.shape)), jnp.float32)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, *spec.shape)).astype(np.float32)
     keys, given = jax.random.split(jax.random.key(0), 2), []
 
     def run(without=None):
@@ -194,8 +199,9 @@ def test_every_autoregressive_model_is_tested():
     assert explicit == {cls for cls, _ in SMALL.values()}
 
 
+# The Jacobian of PixelCNN++ is in its own tests.
 @pytest.mark.parametrize("kind", some(SPECS, ["rgb"]))
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", some(SMALL, SMALL.keys() - {"pixelcnnpp"}))
 def test_sees_the_whole_past_and_no_future(name, kind, make_state):
     spec = SPECS[kind]
     spec = _laid(name, spec)
@@ -213,7 +219,8 @@ def test_sees_the_whole_past_and_no_future(name, kind, make_state):
         assert not report.blind, report
 
 
-@pytest.mark.parametrize("name", SMALL)
+# PixelCNN has its own tests of this, of the same images.
+@pytest.mark.parametrize("name", some(SMALL, SMALL.keys() - {"pixelcnn"}))
 @pytest.mark.parametrize("spec", [DataSpec(3, 3, 1, 2), DataSpec(2, 1, 3, 3)], ids=str)
 def test_density_sums_to_one_over_every_image(name, spec, make_state):
     spec = _laid(name, spec)
@@ -232,7 +239,7 @@ def test_samplers_equal_the_naive_one_bit_for_bit(name, kind, make_state):
     model = _model(name, spec)
     state = make_state(model)
     shape, rng = (6, *spec.shape), np.random.default_rng(0)
-    image = jnp.asarray(rng.integers(spec.levels, size=shape), jnp.uint8)
+    image = rng.integers(spec.levels, size=shape).astype(np.uint8)
     label = _label(spec, 6)
 
     def completer(sampler):
@@ -246,15 +253,14 @@ def test_samplers_equal_the_naive_one_bit_for_bit(name, kind, make_state):
         return complete
 
     cached, naive = completer("cached"), completer("naive")
-    nothing, some = jnp.zeros(shape, bool), jnp.asarray(rng.random(shape) < 0.4)
+    nothing, some = np.zeros(shape, bool), rng.random(shape) < 0.4
     # High temperatures: no two images are alike.
     for seed, temperature, known in [(0, 8.0, nothing), (1, 8.0, some), (2, 5.0, some)]:
         fast = np.asarray(cached(seed, known, temperature, 0))
         np.testing.assert_array_equal(fast, naive(seed, known, temperature, 0))
         assert len(np.unique(fast, axis=0)) == 6
-        kept = np.asarray(known)
-        np.testing.assert_array_equal(fast[kept], np.asarray(image)[kept])
-        assert (fast[~kept] != np.asarray(image)[~kept]).any()
+        np.testing.assert_array_equal(fast[known], image[known])
+        assert (fast[~known] != image[~known]).any()
 
 
 @pytest.mark.parametrize("name", some(SMALL, FEW))
@@ -284,8 +290,8 @@ def test_label_changes_every_sub_pixel(name, make_state):
     model = _model(name, spec)
     state = make_state(model)
     images = np.random.default_rng(0).integers(4, size=(4, *spec.shape))
-    index, label = jnp.arange(12), jnp.tile(jnp.arange(3), 4)
-    batch = {"x": jnp.asarray(images.repeat(3, 0), jnp.uint8), "index": index, "label": label}
+    index, label = np.arange(12), np.tile(np.arange(3), 4)
+    batch = {"x": images.repeat(3, 0).astype(np.uint8), "index": index, "label": label}
     log_p = np.asarray(jax.jit(model.log_prob)(state.ema, batch)).reshape(4, 3, *spec.shape)
     for a, b in [(0, 1), (0, 2), (1, 2)]:
         # In one of the images at least, well above rounding.

@@ -1,5 +1,6 @@
 """The vector-quantized VAE: its codebook, its gradients, its two stages, its bound."""
 
+import functools
 import itertools
 
 import jax
@@ -33,6 +34,11 @@ def model_of(spec=SPEC, **fields):
     return VQVAE(spec, **{**small, **fields})
 
 
+@jax.jit
+def vectors_of(variables):
+    return Codebook(**variables["codebook"]).vectors
+
+
 @pytest.fixture(scope="module")
 def make_state(random_state):
     """model -> random parameters, of which the averages are copies."""
@@ -49,27 +55,34 @@ def test_codebook_is_the_mean_of_what_its_codes_stood_for():
     """The nearest by loops; with the same vectors again and again, each code goes to their mean."""
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=(2, 3, 3, 2)).astype(np.float32), rng.normal(size=(5, 2))
-    codebook = Codebook.of(jnp.asarray(codes, jnp.float32), 9)
-    np.testing.assert_allclose(codebook.vectors, codes, rtol=1e-6)
-    found = np.asarray(codebook.nearest(jnp.asarray(x)))
+
+    @jax.jit
+    def begin(codes, x):
+        codebook = Codebook.of(codes, 9)
+        return codebook, codebook.vectors, codebook.nearest(x)
+
+    codebook, vectors, found = jax.device_get(begin(codes.astype(np.float32), x))
+    np.testing.assert_allclose(vectors, codes, rtol=1e-6)
     for place in np.ndindex(2, 3, 3):
         assert found[place] == ((codes - x[place]) ** 2).sum(1).argmin()
-    rows, numbers = jnp.asarray(x.reshape(-1, 2)), found.ravel()
-    moved = codebook.moved(rows, jnp.asarray(numbers), 2, 0.9)
+    rows, numbers = x.reshape(-1, 2), found.ravel()
+    move = jax.jit(lambda codebook: codebook.moved(rows, numbers, 2, 0.9))
+    moved = move(codebook)
     count = np.bincount(numbers, minlength=5) / 2
     np.testing.assert_allclose(moved.counts, 0.9 * 9 / 5 + 0.1 * count, rtol=1e-6)
     for k in range(5):
         total = x.reshape(-1, 2)[numbers == k].sum(0) / 2
         np.testing.assert_allclose(moved.sums[k], 0.9 * codes[k] * 9 / 5 + 0.1 * total, rtol=1e-5)
     for _ in range(300):
-        codebook = codebook.moved(rows, jnp.asarray(numbers), 2, 0.9)
+        codebook = move(codebook)
+    vectors, perplexity = jax.device_get(jax.jit(lambda c: (c.vectors, c.perplexity))(codebook))
     for k in set(numbers):
         mean = x.reshape(-1, 2)[numbers == k].mean(0)
-        np.testing.assert_allclose(codebook.vectors[k], mean, rtol=1e-4, atol=1e-6)
-    assert np.isfinite(codebook.vectors).all()
+        np.testing.assert_allclose(vectors[k], mean, rtol=1e-4, atol=1e-6)
+    assert np.isfinite(vectors).all()
     p = count / count.sum()
     entropy = -(p[p > 0] * np.log(p[p > 0])).sum()
-    np.testing.assert_allclose(codebook.perplexity, np.exp(entropy), rtol=1e-4)
+    np.testing.assert_allclose(perplexity, np.exp(entropy), rtol=1e-4)
 
 
 def test_gradient_goes_straight_through():
@@ -88,10 +101,10 @@ def test_first_stage_is_the_paper_s_loss(make_state):
     state, batch = make_state(model), batch_of(6, SPEC)
     new, metrics = jax.jit(model.train_step)(jax.random.key(0), state, batch, 0)
     variables = state.autoencoder.net.variables
-    x, codebook = SPEC.to_float(batch["x"]), Codebook(**variables["codebook"])
 
     @jax.jit
     def gradients(params):
+        x, codebook = SPEC.to_float(batch["x"]), Codebook(**variables["codebook"])
         apply = lambda p, *a, method: model.network.apply({"params": p}, *a, method=method)  # noqa: E731
         e, pull = jax.vjp(lambda p: apply(p, x, method="encode"), params)
         z = codebook.vectors[codebook.nearest(e)]
@@ -103,10 +116,11 @@ def test_first_stage_is_the_paper_s_loss(make_state):
         (to_encoder,) = pull(to_z + 2 * 0.7 * (e - z) / len(x))
         return loss, jax.tree.map(jnp.add, to_params, to_encoder), ((e - z) ** 2).sum() / len(x)
 
-    loss, grads, far = gradients(variables["params"])
+    loss, grads, far = jax.device_get(gradients(variables["params"]))
     np.testing.assert_allclose(metrics["reconstruction"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["commitment"], far, rtol=1e-4)
-    expected = jax.tree.map(lambda p, g: p - 0.1 * g, variables["params"], grads)
+    params = jax.device_get(variables["params"])
+    expected = jax.tree.map(lambda p, g: p - np.float32(0.1) * g, params, grads)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
     jax.tree.map(close, new.autoencoder.net.params, expected)
     jax.tree.map(np.testing.assert_array_equal, new.prior, state.prior)
@@ -119,10 +133,10 @@ def test_second_stage_trains_the_prior_alone(make_state):
     new, metrics = jax.jit(later.train_step)(jax.random.key(0), state, batch, 7)
     jax.tree.map(np.testing.assert_array_equal, new.autoencoder, state.autoencoder)
     evaluate = jax.jit(model.eval_step)
-    before = evaluate(jax.random.key(0), state, batch)
+    before = jax.device_get(evaluate(jax.random.key(0), state, batch))
     np.testing.assert_allclose(metrics["code_nats"], before["code_nats"].mean(), rtol=1e-5)
     own = new.prior.replace(ema=new.prior.net.variables)
-    after = evaluate(jax.random.key(0), new.replace(prior=own), batch)
+    after = jax.device_get(evaluate(jax.random.key(0), new.replace(prior=own), batch))
     assert after["code_nats"].mean() < before["code_nats"].mean()
     np.testing.assert_array_equal(after["reconstruction"], before["reconstruction"])
 
@@ -137,10 +151,10 @@ def test_the_prior_is_a_density_of_names(codes, make_state):
     chain = model.prior.chain(state.prior.ema)
     log_p = jax.jit(lambda x: chain.log_prob(x).sum((1, 2, 3)))(every.reshape(-1, *grid.shape))
     assert abs(np.exp(np.asarray(log_p, np.float64)).sum() - 1) < 1e-5 and log_p.std() > 0.1
-    check_autoregressive(
-        lambda x: chain.network.apply(chain.variables, grid.to_float(x)), grid.shape, levels=codes
-    )
-    entered = chain.network._entered(grid.to_float(jnp.arange(codes).reshape(-1, 1, 1, 1)))
+    see = jax.jit(lambda x: chain.network.apply(chain.variables, grid.to_float(x)))
+    check_autoregressive(see, grid.shape, levels=codes)
+    enter = jax.jit(lambda x: chain.network._entered(grid.to_float(x)))
+    entered = enter(np.arange(codes).reshape(-1, 1, 1, 1))
     np.testing.assert_array_equal(entered.reshape(codes, codes), np.eye(codes))
 
 
@@ -151,20 +165,26 @@ def test_bound_is_below_the_mass_and_samples_are_of_the_product(make_state):
     model = model_of(spec, halvings=1, codes=3)
     state = make_state(model)
     images = np.array(list(itertools.product((0, 1), repeat=4)), np.uint8).reshape(-1, 2, 2, 1)
-    batch = {"x": jnp.asarray(images), "index": jnp.arange(16)}
-    codebook = Codebook(**state.autoencoder.ema["codebook"])
-    codes = jnp.arange(3, dtype=jnp.uint8).reshape(3, 1, 1, 1)
-    log_z = model.prior.chain(state.prior.ema).log_prob(codes)
-    given = lambda k: jnp.tile(codebook.vectors[k], (16, 1, 1, 1))  # noqa: E731
-    one = jax.jit(lambda k: model.log_px(state.autoencoder.ema, given(k), batch))
-    log_px = [one(k) for k in range(3)]
+    batch = {"x": jax.device_put(images), "index": np.arange(16)}
+    codes = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+
+    @jax.jit
+    def every_code(state):
+        """log p(z) and log p(x | z) of each, and the code that each image has."""
+        vectors = Codebook(**state.autoencoder.ema["codebook"]).vectors
+        given = lambda k: jnp.tile(vectors[k], (16, 1, 1, 1))  # noqa: E731
+        log_px = [model.log_px(state.autoencoder.ema, given(k), batch) for k in range(3)]
+        log_z = model.prior.chain(state.prior.ema).log_prob(codes)
+        return log_z, log_px, model.quantized(state.autoencoder.ema, batch["x"])
+
+    log_z, log_px, chosen = jax.device_get(every_code(state))
     joint = np.asarray(log_z, np.float64).reshape(3, 1) + np.asarray(log_px, np.float64)
     log_p = np.log(np.exp(joint).sum(0))
     assert abs(np.exp(log_p).sum() - 1) < 1e-5
     nll = np.asarray(jax.jit(model.eval_step)(jax.random.key(0), state, batch)["nll"])
     assert (-nll < log_p + 1e-5).all() and (log_p + nll).max() > 0.01
-    chosen = np.asarray(model.quantized(state.autoencoder.ema, batch["x"])).ravel()
-    np.testing.assert_allclose(-nll, joint[chosen, np.arange(16)], rtol=1e-5, atol=1e-5)
+    likeliest = joint[chosen.ravel(), np.arange(16)]
+    np.testing.assert_allclose(-nll, likeliest, rtol=1e-5, atol=1e-5)
     num = 20_000
     drawn = jax.jit(model.sample, static_argnums=2)(jax.random.key(3), state, num)
     counts = np.bincount(np.asarray(drawn).reshape(num, 4) @ [8, 4, 2, 1], minlength=16)
@@ -176,21 +196,23 @@ def test_samplers_agree_bit_for_bit_and_each_sample_is_of_its_number(make_state)
     model = model_of(codes=4)
     state = make_state(model)
     naive = model_of(codes=4, sampler="naive")
-    draw = lambda m, num, start=0: np.asarray(  # noqa: E731
-        jax.jit(m.sample, static_argnums=2)(jax.random.key(1), state, num, Request(start=start))
-    )
-    whole = draw(model, 12)
-    np.testing.assert_array_equal(whole, draw(naive, 12))
-    np.testing.assert_array_equal(whole[5:9], draw(model, 4, 5))
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def draw(model, num, start=0):
+        return model.sample(jax.random.key(1), state, num, Request(start=start))
+
+    whole = np.asarray(draw(naive, 12))
+    np.testing.assert_array_equal(np.concatenate([draw(model, 4, i) for i in (0, 4, 8)]), whole)
+    np.testing.assert_array_equal(draw(model, 4, 5), whole[5:9])
     assert len(np.unique(whole, axis=0)) > 6
 
 
 def test_codes_come_back_and_vectors_decode(make_state):
     model = model_of()
     state, batch = make_state(model), batch_of(5, SPEC)
-    z = jax.jit(model.encode)(jax.random.key(0), state, batch)
-    codebook = Codebook(**state.autoencoder.ema["codebook"])
-    distance = ((z.reshape(-1, 1, 2) - codebook.vectors[None]) ** 2).sum(-1).min(1)
+    z = np.asarray(jax.jit(model.encode)(jax.random.key(0), state, batch))
+    vectors = np.asarray(vectors_of(state.autoencoder.ema))
+    distance = ((z.reshape(-1, 1, 2) - vectors[None]) ** 2).sum(-1).min(1)
     np.testing.assert_allclose(distance, 0, atol=1e-9)
     shown = jax.jit(model.inspect)(jax.random.key(0), state, batch)
     assert 1 <= shown.numbers["codes in use"] <= 4
@@ -227,8 +249,9 @@ def test_any_shape_of_x(name, random_state):
 def test_the_codebook_begins_among_what_is_encoded():
     model, batch = model_of(codes=16), batch_of(40, SPEC)
     state = jax.jit(model.init)(jax.random.key(0), batch)
-    vectors = Codebook(**state.autoencoder.net.variables["codebook"]).vectors
-    e = jax.jit(model.encoded)(state.autoencoder.net.variables, batch["x"]).reshape(-1, 2)
+    variables = state.autoencoder.net.variables
+    vectors = np.asarray(vectors_of(variables))
+    e = np.asarray(jax.jit(model.encoded)(variables, batch["x"])).reshape(-1, 2)
     distance = np.linalg.norm(vectors[:, None] - e[None], axis=-1).min(1)
     assert distance.max() < 0.06 and len(np.unique(vectors, axis=0)) == 16
 
