@@ -1,5 +1,7 @@
 """Augmentations against loops over pixels, and what holds for all of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,14 +20,16 @@ def keys_of(num):
 
 def images(channels, num=16, size=(8, 12)):
     rng = np.random.default_rng(0)
-    return jnp.asarray(rng.uniform(-1, 1, (num, *size, channels)), jnp.float32)
+    return rng.uniform(-1, 1, (num, *size, channels)).astype(np.float32)
 
 
-def naive_translation(key, x):
-    h, w, _ = x.shape
+def translation_numbers(key):
     keys = jax.random.split(key)
-    most = zip(keys, (1, 2), strict=True)
-    down, right = (int(jax.random.randint(k, (), -m, m + 1)) for k, m in most)
+    return [jax.random.randint(k, (), -m, m + 1) for k, m in zip(keys, (1, 2), strict=True)]
+
+
+def naive_translation(x, down, right):
+    h, w, _ = x.shape
     y = np.zeros_like(x)
     for i in range(h):
         for j in range(w):
@@ -34,13 +38,13 @@ def naive_translation(key, x):
     return y
 
 
-def naive_cutout(key, x):
-    h, w, _ = x.shape
+def cutout_numbers(key):
     ky, kx = jax.random.split(key)
-    row, column = (
-        int(jax.random.randint(ky, (), 0, h + 1)),
-        int(jax.random.randint(kx, (), 0, w + 1)),
-    )
+    return jax.random.randint(ky, (), 0, 8 + 1), jax.random.randint(kx, (), 0, 12 + 1)
+
+
+def naive_cutout(x, row, column):
+    h, w, _ = x.shape
     y = x.copy()
     y[
         max(0, row - h // 4) : max(0, row + h // 4),
@@ -49,8 +53,11 @@ def naive_cutout(key, x):
     return y
 
 
-def naive_color(key, x):
-    b, s, c = (float(jax.random.uniform(k)) for k in jax.random.split(key, 3))
+def color_numbers(key):
+    return [jax.random.uniform(k) for k in jax.random.split(key, 3)]
+
+
+def naive_color(x, b, s, c):
     y = x.astype(np.float64) + b - 0.5
     if x.shape[-1] == 3:
         grey = y.mean(-1, keepdims=True)
@@ -58,23 +65,42 @@ def naive_color(key, x):
     return y.mean() + (0.5 + c) * (y - y.mean())
 
 
-NAIVE = {"translation": naive_translation, "cutout": naive_cutout, "color": naive_color}
+NAIVE = {
+    "translation": (translation_numbers, naive_translation),
+    "cutout": (cutout_numbers, naive_cutout),
+    "color": (color_numbers, naive_color),
+}
+"""What is drawn, and what is done with it to one image."""
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_the_loops(name, channels):
-    x, keys = images(channels), keys_of(16)
-    found = jax.jit(jax.vmap(AUGMENTATIONS[name]))(keys_of(16), x)
-    expected = [NAIVE[name](key, np.asarray(one)) for key, one in zip(keys, x, strict=True)]
+    x = images(channels)
+    numbers, naive = NAIVE[name]
+
+    @jax.jit
+    def run(x):
+        return (
+            jax.vmap(AUGMENTATIONS[name])(keys_of(16), x),
+            jax.vmap(numbers)(keys_of(16)),
+        )
+
+    found, drawn = jax.tree.map(np.asarray, run(x))
+    expected = [naive(one, *(n[i] for n in drawn)) for i, one in enumerate(x)]
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-5 if name == "color" else 0)
-    assert len({one.tobytes() for one in np.asarray(found - x)}) > 8  # each by its own key
+    assert len({one.tobytes() for one in found - x}) > 8  # each by its own key
 
 
 @pytest.mark.parametrize("channels", some([1, 3], [3]))
 def test_without_strength_nothing_changes_and_half_of_it_is_of_half_the_images(channels):
     x = images(channels, 2000, (4, 4))
-    run = jax.jit(lambda names, p: augmented(keys_of(2000), x, names, p), static_argnums=0)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def jitted(names, p):
+        return augmented(keys_of(2000), x, names, p)
+
+    run = lambda names, p: np.asarray(jitted(names, p))  # noqa: E731
     np.testing.assert_array_equal(run(NAMES, 0.0), x)
     changed = lambda p: float((run(("color",), p) != x).any((1, 2, 3)).mean())  # noqa: E731
     assert changed(1.0) == 1.0
@@ -93,14 +119,16 @@ def test_the_gradient_is_exact(channels):
     def f(x):
         return augmented(keys_of(16), x, NAMES, 0.7)
 
-    y, pull = jax.vjp(f, x)
-    np.testing.assert_allclose(
-        (g * (f(x + v) - y)).sum((1, 2, 3)), (v * pull(g)[0]).sum((1, 2, 3)), atol=1e-4
-    )
+    @jax.jit
+    def both(x, v, g):
+        y, pull = jax.vjp(f, x)
+        return (g * (f(x + v) - y)).sum((1, 2, 3)), (v * pull(g)[0]).sum((1, 2, 3))
+
+    np.testing.assert_allclose(*both(x, v, g), atol=1e-4)
 
 
 def test_an_image_s_noise_is_of_its_key_alone():
     x = images(3)
-    whole = augmented(keys_of(16), x, NAMES)
-    part = augmented(keys_of(16)[5:9], x[5:9], NAMES)
-    np.testing.assert_allclose(part, whole[5:9], atol=1e-6)
+    run = jax.jit(lambda keys, x: augmented(keys, x, NAMES))
+    part = run(example_keys(jax.random.key(3), np.arange(5, 9)), x[5:9])
+    np.testing.assert_allclose(part, np.asarray(run(keys_of(16), x))[5:9], atol=1e-6)

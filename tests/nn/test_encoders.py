@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import filled
 from tiny import some
 
 from jaxgen import nn
@@ -32,17 +33,28 @@ FROM_VECTOR = {
 
 
 def _normal(*shape):
-    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def _every_number_counts(apply, x):
     """Whether each entry of x, and the label, moves the outputs of its own example alone."""
-    label = jnp.array([0, 1, 2])
-    value = apply(x, label)
-    slopes = jax.grad(lambda x: (apply(x, label) ** 2).sum())(x)
+    label = np.array([0, 1, 2])
+
+    @jax.jit
+    def value_and_slopes(x, label):
+        (_, value), slopes = jax.value_and_grad(summed, has_aux=True)(x, label)
+        return value, slopes
+
+    def summed(x, label):
+        value = apply(x, label)
+        return (value**2).sum(), value
+
+    value, slopes = map(np.asarray, value_and_slopes(x, label))
     assert (np.abs(slopes) > 0).all()
-    assert (np.abs(apply(x, (label + 1) % 3) - value).reshape(3, -1).max(1) > 1e-5).all()
-    moved = apply(x.at[1].add(1.0), label)
+    others = np.asarray(value_and_slopes(x, (label + 1) % 3)[0])
+    assert (np.abs(others - value).reshape(3, -1).max(1) > 1e-5).all()
+    second = np.arange(3).reshape(3, *(1,) * (x.ndim - 1)) == 1
+    moved = np.asarray(value_and_slopes(x + second.astype(x.dtype), label)[0])
     np.testing.assert_allclose(moved[::2], value[::2], atol=1e-6)
     return value
 
@@ -50,41 +62,34 @@ def _every_number_counts(apply, x):
 @pytest.mark.parametrize("name", TO_VECTOR)
 def test_networks_to_vectors(name):
     network, shape = TO_VECTOR[name]
-    x, label = _normal(3, *SHAPE), jnp.zeros(3, jnp.int32)
-    values = jax.jit(network.init)(jax.random.key(0), x, label)
-    value = _every_number_counts(jax.jit(lambda *x: network.apply(values, *x)), x)
+    x, label = _normal(3, *SHAPE), np.zeros(3, np.int32)
+    values = filled(network, x, label)
+    value = _every_number_counts(lambda *x: network.apply(values, *x), x)
     assert value.shape == (3, *shape)
 
 
 @pytest.mark.parametrize("name", some(FROM_VECTOR, ["resizing decoder", "mlp generator"]))
 def test_networks_from_vectors(name):
     network = FROM_VECTOR[name]
-    z, label = _normal(3, 9), jnp.zeros(3, jnp.int32)
-    values = jax.jit(network.init)(jax.random.key(0), z, label)
-    # No ReLU that is dead for every z.
-    params = jax.tree.map(lambda v: v + 0.3 if v.ndim == 1 else v, values["params"])
-    values = {**values, "params": params}
-    value = _every_number_counts(jax.jit(lambda *x: network.apply(values, *x)), z)
+    z, label = _normal(3, 9), np.zeros(3, np.int32)
+    values = filled(network, z, label)  # biases are positive: no ReLU is dead for every z
+    value = _every_number_counts(lambda *x: network.apply(values, *x), z)
     assert value.shape == (3, *SHAPE)
     assert (np.abs(value).max() < 1) or "decoder" in name  # tanh
 
 
 def test_a_decoder_shares_no_noise_with_an_encoder_of_the_same_keys():
-    z, keys = jnp.ones((2, 400)), jax.random.split(jax.random.key(0), 2)
-    network = nn.Decoder(shape=(1, 1, 1), hidden=(400,), dropout=0.5)
-    values = {"params": {
-        "decoder_layers_0": {"kernel": jnp.eye(400), "bias": jnp.zeros(400)},
-        "out": {"kernel": jnp.eye(400)[:, :1], "bias": jnp.zeros(1)},
-    }}  # fmt: skip
-    pick = [jnp.eye(400)[:, i : i + 1] for i in range(400)]
+    z, size = np.ones((2, 400), np.float32), 400
+    network = nn.Decoder(shape=(1, 1, size), hidden=(size,), dropout=0.5)
+    layer = {"kernel": np.eye(size, dtype=np.float32), "bias": np.zeros(size, np.float32)}
+    params = {"decoder_layers_0": layer, "out": layer}
 
     def kept(first):
-        def one(i):
-            out = {**values["params"]["out"], "kernel": i}
-            params = {**values["params"], "out": out}
-            return network.apply({"params": params}, z, None, keys, first)[:, 0, 0, 0]
+        @jax.jit
+        def apply(key):
+            return network.apply({"params": params}, z, None, jax.random.split(key, 2), first)
 
-        return np.asarray(jax.vmap(one)(jnp.stack(pick))) > 0
+        return np.asarray(apply(jax.random.key(0))) > 0
 
     assert 0.4 < kept(0).mean() < 0.6
     assert 0.3 < (kept(0) == kept(3)).mean() < 0.7
@@ -95,23 +100,15 @@ def test_a_vae_is_its_encoder_and_its_decoder():
     """The networks alone have the VAE's parameters, and their initial values, by the same names."""
     model = VAE(DataSpec(7, 6, 2, 5, 3), architecture="conv", filters=2, hidden=(4,), latents=3)
     state = jax.jit(model.init)(jax.random.key(0), model.spec.example(1))
-    network, label = model.network, jnp.zeros(1, jnp.int32)
+    network, label = model.network, np.zeros(1, np.int32)
     for part, x in (
-        (network.encoder, jnp.zeros((1, *SHAPE))),
-        (network.decoder, jnp.zeros((1, 3))),
+        (network.encoder, np.zeros((1, *SHAPE))),
+        (network.decoder, np.zeros((1, 3))),
     ):
         alone = jax.jit(part.clone(parent=None).init)(jax.random.key(0), x, label)["params"]
         assert alone.keys() < state.net.params.keys()
         for name, layer in alone.items():
             jax.tree.map(np.testing.assert_array_equal, layer, state.net.params[name])
-
-
-def _filled(network, x):
-    """The network's variables, of random numbers: positive where a variance must be."""
-    rng = np.random.default_rng(1)
-    draw = lambda s: rng.normal(size=s.shape) if len(s.shape) > 1 else rng.uniform(0.5, 1, s.shape)  # noqa: E731
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
-    return jax.tree.map(lambda s: np.asarray(draw(s), np.float32), shapes)
 
 
 @pytest.mark.parametrize("name", ["Dense", "Conv"])
@@ -120,7 +117,7 @@ def test_discriminators_are_their_formula(name):
     arXiv:1511.06434, section 3)."""
     x, dense = _normal(3, *SHAPE), name == "Dense"
     network = nn.MLPDiscriminator(hidden=(5, 4)) if dense else nn.DCGANDiscriminator(filters=2)
-    variables = _filled(network, x)
+    variables = filled(network, x)
     params, stats = variables["params"], variables["batch_stats"]
     assert set(stats) == {"Norm_1"}
 
@@ -146,10 +143,12 @@ def test_discriminators_are_their_formula(name):
 
 def test_a_dcgan_begins_as_in_its_paper():
     """Weights of deviation 0.02 (section 4)."""
-    for network, x in ((nn.DCGANGenerator(shape=(8, 8, 1), filters=16), jnp.zeros((1, 40))),
-                       (nn.DCGANDiscriminator(filters=16), jnp.zeros((1, 8, 8, 1)))):  # fmt: skip
-        params = network.init(jax.random.key(0), x)["params"]
-        kernels = [layer["kernel"] for name, layer in params.items() if "kernel" in layer]
+    for network, x in ((nn.DCGANGenerator(shape=(8, 8, 1), filters=16), np.zeros((1, 40))),
+                       (nn.DCGANDiscriminator(filters=16), np.zeros((1, 8, 8, 1)))):  # fmt: skip
+        params = jax.jit(network.init)(jax.random.key(0), x)["params"]
+        kernels = [
+            np.asarray(layer["kernel"]) for name, layer in params.items() if "kernel" in layer
+        ]
         assert len(kernels) == 3
         for kernel in kernels:
             assert abs(float(kernel.std()) / 0.02 - 1) < 4 / (2 * kernel.size) ** 0.5
@@ -164,10 +163,10 @@ def test_a_dcgan_refuses_what_it_cannot_halve(size):
 
 
 def test_one_hot_labels_are_features_at_every_place():
-    x, label = _normal(2, 3, 4, 5), jnp.array([2, 0])
-    whole = nn.with_label(x, label, 3)
+    x, label = _normal(2, 3, 4, 5), np.array([2, 0])
+    whole = np.asarray(jax.jit(nn.with_label, static_argnums=2)(x, label, 3))
     np.testing.assert_array_equal(whole[..., :5], x)
-    expected = np.broadcast_to(np.eye(3)[np.array([2, 0])][:, None, None], (2, 3, 4, 3))
+    expected = np.broadcast_to(np.eye(3)[label][:, None, None], (2, 3, 4, 3))
     np.testing.assert_array_equal(whole[..., 5:], expected)
     assert nn.with_label(x, None, 0) is x
 

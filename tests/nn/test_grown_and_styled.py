@@ -1,5 +1,7 @@
 """Whole networks of growing and of styled games against the papers' formulas, in float64 NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,7 @@ def arrays(network, *given):
     """Every number of it random, biases and strengths included, and the same in float64."""
     shapes = jax.eval_shape(lambda *g: network.init(jax.random.key(0), *g), *given)
     rng = np.random.default_rng(1)
-    made = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+    made = jax.tree.map(lambda s: np.asarray(rng.normal(size=s.shape), np.float32), shapes)
     return made, jax.tree.map(lambda a: np.asarray(a, np.float64), made["params"])
 
 
@@ -86,9 +88,9 @@ def test_a_growing_generator_is_the_paper_s():
     network = ProgressiveGenerator(
         sizes=SIZES, stages=2, channels=2, filters=2, num_classes=CLASSES
     )
-    given = jnp.float32(Z), jnp.asarray(LABEL)
+    given = np.float32(Z), LABEL
     variables, p = arrays(network, *given)
-    variables = {**variables, "fade": {"alpha": jnp.float32(0.3)}}
+    variables = {**variables, "fade": {"alpha": np.float32(0.3)}}
     start, up = p["block_0"], p["block_1"]
     h = dense(start["EqualizedDense_0"], labelled(Z), 2**0.5).reshape(NUM, 4, 4, -1)
     step = lambda p, h: normed(leaky(conv(p["EqualizedConv_0"], h)))  # noqa: E731
@@ -103,9 +105,9 @@ def test_a_growing_discriminator_is_the_paper_s():
     network = ProgressiveDiscriminator(
         sizes=SIZES, stages=2, filters=2, group=2, num_classes=CLASSES
     )
-    given = jnp.float32(X), jnp.asarray(LABEL)
+    given = np.float32(X), LABEL
     variables, p = arrays(network, *given)
-    variables = {**variables, "fade": {"alpha": jnp.float32(0.3)}}
+    variables = {**variables, "fade": {"alpha": np.float32(0.3)}}
     down, end = p["block_1"], p["block_0"]
     step = lambda p, h: leaky(conv(p, h))  # noqa: E731
     h = step(p["from_image_1"], labelled(X))
@@ -160,7 +162,7 @@ def test_a_styled_generator_is_the_paper_s():
     """Karras et al. 2020, figures 2 and 7 (skips), with the styles of two latents."""
     network = StyleGenerator(shape=(8, 8, 2), styles=4, mapping=2, filters=3, num_classes=CLASSES)
     keys, crossing = example_keys(jax.random.key(5), jnp.arange(NUM)), np.array([1, 2, 3, 4])
-    given = jnp.float32(Z), jnp.asarray(LABEL), keys, jnp.float32(Z2), jnp.asarray(crossing)
+    given = np.float32(Z), LABEL, keys, np.float32(Z2), crossing
     variables, p = arrays(network, *given)
     for i in range(2):  # as they start: else w would count for next to nothing
         of = variables["params"]["mapper"][f"layers_{i}"]
@@ -169,10 +171,12 @@ def test_a_styled_generator_is_the_paper_s():
     w, w2 = mapped(p["mapper"], Z), mapped(p["mapper"], Z2)
     style = lambda layer: np.where((layer < crossing)[:, None], w, w2)  # noqa: E731
 
-    def noise(layer, side):
+    @functools.partial(jax.jit, static_argnums=1)
+    def noises(layer, side):
         own = fold_keys(example_keys(jax.random.key(5), jnp.arange(NUM)), layer)
-        return np.asarray(jax.vmap(lambda key: jax.random.normal(key, (side, side, 1)))(own))
+        return jax.vmap(lambda key: jax.random.normal(key, (side, side, 1)))(own)
 
+    noise = lambda layer, side: np.asarray(noises(layer, side))  # noqa: E731
     x = np.broadcast_to(p["first"], (NUM, *p["first"].shape))
     x = modulated(p["convs_0"], x, style(0), noise(0, 4))
     shown = linear2(to_data(p["to_data_0"], x, style(1)))
@@ -184,7 +188,7 @@ def test_a_styled_generator_is_the_paper_s():
 def test_a_residual_discriminator_is_the_paper_s():
     """Karras et al. 2020, figure 7, with a label's embedding projected on the last features."""
     network = ResidualDiscriminator(filters=3, group=2, num_classes=CLASSES)
-    given = jnp.float32(X), jnp.asarray(LABEL)
+    given = np.float32(X), LABEL
     variables, p = arrays(network, *given)
     h = act(conv(p["from_data"], X, 1.0))
     skip = conv(p["skips_0"], mean4(h), 1.0)
@@ -200,10 +204,15 @@ def test_styles_begin_as_one_and_the_mapping_begins_like_other_layers():
     """Scales of features are about 1 at the start, and a layer of w that learns slowly maps as one
     that does not."""
     network = StyleGenerator(shape=(8, 8, 1), styles=64, mapping=3, filters=3)
-    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((2, 64)))
-    layers = [p for p in variables["params"].values() if isinstance(p, dict)]
+    z = np.random.default_rng(1).normal(size=(500, 64)).astype(np.float32)
+
+    @jax.jit
+    def begin(key):
+        variables = network.init(key, z[:2])
+        return variables["params"], network.apply(variables, z, method="styled")
+
+    params, w = jax.tree.map(np.asarray, begin(jax.random.key(0)))
+    layers = [p for p in params.values() if isinstance(p, dict)]
     biases = [p["style"]["bias"] for p in layers if "style" in p]
     assert len(biases) == 5 and all((b == 1.0).all() for b in biases)
-    z = jax.random.normal(jax.random.key(1), (500, 64))
-    w = network.apply(variables, z, method="styled")
-    assert 0.7 < float((w**2).mean()) < 1.4
+    assert 0.7 < (w**2).mean() < 1.4

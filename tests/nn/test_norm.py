@@ -36,8 +36,9 @@ def _step(state, batch, step, axis_name=None):
 
 @pytest.fixture
 def start(key):
-    batch = {"x": 3.0 + jax.random.normal(key, (8, 2)), "index": jnp.arange(8)}
-    return create_state(create(_Net(), SGD, jax.random.key(1), batch["x"])), batch
+    x = 3.0 + np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    made = jax.jit(lambda x: create_state(create(_Net(), SGD, key, x)))
+    return made(x), {"x": x, "index": np.arange(8)}
 
 
 def test_statistics_move_and_are_averaged(start):

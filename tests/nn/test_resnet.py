@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+from networks import filled
 
 from jaxgen.errors import UserError
 from jaxgen.losses.penalties import gradient_penalty
@@ -44,7 +45,7 @@ def test_a_block_is_the_naive_one(resample, features, first):
     after them, and the shortcut's 1x1 convolution sees doubled maps, or is averaged."""
     block = Block(features=features, resample=resample, norm="none", first=first)
     x = RNG.normal(size=(2, 4, 6, 2))
-    shapes = jax.eval_shape(block.init, jax.random.key(0), jnp.zeros(x.shape))
+    shapes = jax.eval_shape(block.init, jax.random.key(0), np.zeros(x.shape))
     params = jax.tree.map(lambda s: RNG.normal(size=s.shape), shapes)["params"]
     h = x if first else np.maximum(x, 0)
     if resample == "up":
@@ -58,24 +59,25 @@ def test_a_block_is_the_naive_one(resample, features, first):
     elif resample == "down":
         skip = _moved(_conv(x, params["Conv_2"]), "down")
     assert len(params) == (2 if resample == "none" else 3)
-    found = block.apply({"params": jax.tree.map(jnp.float32, params)}, jnp.float32(x))
+    given = jax.tree.map(np.float32, ({"params": params}, x))
+    found = jax.jit(block.apply)(*given)
     np.testing.assert_allclose(found, h + skip, rtol=1e-4, atol=1e-4)
 
 
 def test_the_last_features_are_summed_over_places():
     """An image beside itself, where the borders do not matter, has twice the features."""
     network = ResNetDiscriminator(filters=2, norm="none")
-    x = jnp.asarray(np.tile(RNG.normal(size=(1, 1, 1, 1)), (2, 8, 16, 1)), jnp.float32)
-    values = network.init(jax.random.key(0), x)
-    params = jax.tree.map(lambda p: p[1:2, 1:2] if p.ndim == 4 and len(p) == 3 else p,
-                          values["params"])  # fmt: skip
-    # Kernels of 3x3 that are 0 but for their middle see no border.
-    middle = jax.tree.map(
-        lambda p, m: jnp.zeros_like(p).at[1:2, 1:2].set(m) if m.shape != p.shape else p,
-        values["params"], params,
-    )  # fmt: skip
-    see = lambda x: network.apply({"params": middle}, x, features=True)  # noqa: E731
-    np.testing.assert_allclose(see(x), 2 * see(x[:, :, :8]), rtol=1e-5)
+    x = np.tile(RNG.normal(size=(1, 1, 1, 1)), (2, 8, 16, 1)).astype(np.float32)
+
+    def middle(leaf):
+        """Kernels of 3x3 that are 0 but for their middle see no border."""
+        if leaf.shape[:-2] != (3, 3):
+            return leaf
+        return leaf * np.pad(np.float32([[1]]), 1)[..., None, None]
+
+    values = jax.tree.map(middle, filled(network, x))
+    see = jax.jit(lambda x: network.apply(values, x, features=True))
+    np.testing.assert_allclose(see(x), 2 * np.asarray(see(x[:, :, :8])), rtol=1e-5)
 
 
 def test_sizes_halve_to_four_or_are_refused():
@@ -91,14 +93,14 @@ def test_sizes_halve_to_four_or_are_refused():
 
 def test_features_are_those_of_the_paper_at_128_pixels():
     """Miyato et al. 2018: 1024 at 4x4, halved from 8x8 up, 64 at full size; D the other way."""
-    given = jax.random.key(0), jnp.zeros((1, 128))
+    given = jax.random.key(0), np.zeros((1, 128))
     maker = ResNetGenerator(shape=(128, 128, 3), filters=64)
     g = jax.eval_shape(maker.init, *given)["params"]
     assert g["Dense_0"]["kernel"].shape == (128, 4 * 4 * 1024)
     widths = [g[f"Block_{i}"]["Conv_1"]["kernel"].shape[-1] for i in range(5)]
     assert widths == [1024, 512, 256, 128, 64]
     judge = ResNetDiscriminator(filters=64)
-    d = jax.eval_shape(judge.init, given[0], jnp.zeros((1, 128, 128, 3)))["params"]
+    d = jax.eval_shape(judge.init, given[0], np.zeros((1, 128, 128, 3)))["params"]
     widths = [d[f"Block_{i}"]["Conv_1"]["kernel"].shape[-1] for i in range(6)]
     assert widths == [64, 128, 256, 512, 1024, 1024] and d["Dense_0"]["kernel"].shape == (1024, 1)
 
@@ -107,14 +109,14 @@ def test_the_penalty_on_slopes_has_its_gradient():
     """Second derivatives, against differences of the penalty along a random direction."""
     with jax.enable_x64(True):  # so small a step that no rectifier switches on its way
         network = ResNetDiscriminator(filters=2, norm="none")
-        real, fake = (jnp.asarray(RNG.normal(size=(2, 8, 8, 1))) for _ in range(2))
-        params = jax.tree.map(jnp.float64, network.init(jax.random.key(1), real)["params"])
+        real, fake = (RNG.normal(size=(2, 8, 8, 1)) for _ in range(2))
+        params = jax.tree.map(np.float64, filled(network, real)["params"])
 
         def penalty(params):
             judge = lambda x: network.apply({"params": params}, x)  # noqa: E731
             return gradient_penalty(judge, real, fake, jnp.array([0.3, 0.6])).mean()
 
-        way = jax.tree.map(lambda p: jnp.asarray(RNG.normal(size=p.shape)), params)
+        way = jax.tree.map(lambda p: RNG.normal(size=p.shape), params)
         at = jax.jit(lambda s: penalty(jax.tree.map(lambda p, w: p + s * w, params, way)))
         slope, step = jax.jit(jax.grad(at))(0.0), 1e-6
         assert abs(slope) > 1e-3
