@@ -1,14 +1,17 @@
-"""Networks alone: their variables, without a compilation."""
+"""Numbers for networks and models, without a compilation."""
 
 import jax
 import numpy as np
 
 
 def filled(network, *given, seed=1):
-    """Random numbers, biases and averages included: positive where a variance must be."""
+    """What `init` makes of such arguments, of random numbers, biases and averages too: positive
+    where a variance must be."""
     rng = np.random.default_rng(seed)
 
     def fill(leaf):
+        if not np.issubdtype(leaf.dtype, np.floating):
+            return np.zeros(leaf.shape, leaf.dtype)
         if len(leaf.shape) > 1:
             fan_in = np.prod(leaf.shape[:-1])
             values = rng.normal(size=leaf.shape) * 1.5 / fan_in**0.5

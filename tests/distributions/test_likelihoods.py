@@ -1,7 +1,8 @@
 """Every likelihood: proper, exact against float64, finite at any scale, sampled as it scores."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
@@ -24,11 +25,26 @@ GRID = np.stack(np.meshgrid(LOCATIONS, LOG_SCALES, indexing="ij"), -1).reshape(-
 
 def _all_levels(likelihood, params):
     """log p of every level, [params level]; images arrive as uint8."""
-    x = jnp.broadcast_to(
-        jnp.arange(likelihood.levels, dtype=jnp.uint8), (len(params), likelihood.levels)
-    )
-    wide = jnp.broadcast_to(params[:, None], (*x.shape, params.shape[-1]))
-    return jax.jit(likelihood.log_prob)(wide, x)
+    params = np.asarray(params, np.float32)
+    x = np.tile(np.arange(likelihood.levels, dtype=np.uint8), (len(params), 1))
+    wide = np.broadcast_to(params[:, None], (*x.shape, params.shape[-1]))
+    return np.asarray(_log_prob(likelihood, wide, x))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_prob(likelihood, params, x):
+    return likelihood.log_prob(params, x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(likelihood, params, x):
+    """Of the sum of all log masses, after it."""
+    return jax.value_and_grad(lambda p: likelihood.log_prob(p, x).sum())(params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sample(likelihood, key, params, temperature):
+    return likelihood.sample(key, params, temperature)
 
 
 def _edges64(levels):
@@ -71,7 +87,7 @@ FAMILIES = {DiscretizedLogistic: _logistic64, Gaussian: _gaussian64}
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_location_scale_against_float64_at_every_level(family, levels):
-    found = np.asarray(_all_levels(family(levels), jnp.asarray(GRID)), np.float64)
+    found = np.asarray(_all_levels(family(levels), GRID), np.float64)
     expected = FAMILIES[family](levels)
     assert np.isfinite(expected).all()
     # float32 rounds the level's place by 1e-7, which the scale magnifies: where the log mass is
@@ -92,7 +108,7 @@ def test_masses_sum_to_one(family, levels):
         rng = np.random.default_rng(0)
         scales = np.array([0, 1, 10, 1e4], np.float32)[:, None]
         params = scales * rng.normal(size=(4, levels)).astype(np.float32)
-    log_p = np.asarray(_all_levels(family(levels), jnp.asarray(params)), np.float64)
+    log_p = np.asarray(_all_levels(family(levels), params), np.float64)
     assert np.isfinite(log_p).all() and (log_p <= 1e-6).all()
     # Rounding: 1.5e-5 at most, with JAX 0.12.
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, atol=2e-5)
@@ -103,9 +119,8 @@ def test_masses_sum_to_one(family, levels):
 def test_gradients_are_finite_at_any_scale(family, levels):
     wild = np.concatenate([GRID, GRID * np.float32([1e4, 1.0])])
     x = np.tile(np.arange(levels), (len(wild), 1))
-    wide = jnp.broadcast_to(jnp.asarray(wild)[:, None], (*x.shape, 2))
-    total = lambda p: family(levels).log_prob(p, jnp.asarray(x)).sum()  # noqa: E731
-    value, gradient = jax.jit(jax.value_and_grad(total))(wide)
+    wide = np.broadcast_to(wild[:, None], (*x.shape, 2))
+    value, gradient = map(np.asarray, _gradient(family(levels), wide, x))
     assert np.isfinite(float(value)) and np.isfinite(gradient).all()
     outside = (wild[:, 1] < LOG_SCALE_RANGE[0]) | (wild[:, 1] > LOG_SCALE_RANGE[1])
     np.testing.assert_array_equal(gradient[outside, :, 1], 0.0)  # the log scale is clipped
@@ -114,10 +129,10 @@ def test_gradients_are_finite_at_any_scale(family, levels):
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_in_the_location_is_the_closed_form(family, levels):
-    x = np.tile(np.arange(levels), (len(GRID), 1))
-    wide = jnp.broadcast_to(jnp.asarray(GRID)[:, None], (*x.shape, 2))
-    total = lambda p: family(levels).log_prob(p, jnp.asarray(x)).sum()  # noqa: E731
-    found = np.asarray(jax.jit(jax.grad(total))(wide), np.float64)[..., 0]
+    # The grid twice: of this size `test_gradients_are_finite` has the program.
+    x = np.tile(np.arange(levels), (2 * len(GRID), 1))
+    wide = np.broadcast_to(np.tile(GRID, (2, 1))[:, None], (*x.shape, 2))
+    found = np.asarray(_gradient(family(levels), wide, x)[1], np.float64)[: len(GRID), :, 0]
     low, high, scale = _edges64(levels)
     low[:, 0], high[:, -1] = -np.inf, np.inf
     if family is DiscretizedLogistic:
@@ -133,13 +148,13 @@ def test_gradient_in_the_location_is_the_closed_form(family, levels):
 
 @pytest.mark.parametrize("logit", [0.0, 20.0, 88.0, 104.0, 1e4])
 def test_bernoulli_at_large_logits(logit):
-    params = jnp.array([[logit], [-logit]])
+    params = np.float32([[logit], [-logit]])
     for level, sign in ((1, 1.0), (0, -1.0)):
-        x = jnp.full(2, level)
-        found = Bernoulli().log_prob(params, x)
+        x = np.full(2, level)
+        found = _log_prob(Bernoulli(), params, x)
         expected = special.log_expit(sign * np.float64([logit, -logit]))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-6)
-        gradient = jax.grad(lambda p, x=x: Bernoulli().log_prob(p, x).sum())(params)
+        gradient = np.asarray(_gradient(Bernoulli(), params, x)[1])
         p = special.expit(np.float64([logit, -logit]))
         np.testing.assert_allclose(gradient[:, 0], level - p, atol=1e-7)
 
@@ -147,9 +162,9 @@ def test_bernoulli_at_large_logits(logit):
 @pytest.mark.parametrize("levels", LEVELS)
 def test_categorical_is_log_softmax_and_uniform_is_log_k(levels):
     logits = np.random.default_rng(1).normal(size=(5, levels)) * 3
-    found = _all_levels(Categorical(levels), jnp.asarray(logits, jnp.float32))
+    found = _all_levels(Categorical(levels), logits)
     np.testing.assert_allclose(found, special.log_softmax(logits, -1), atol=2e-6)
-    uniform = _all_levels(Categorical(levels), jnp.full((1, levels), 7.0))
+    uniform = _all_levels(Categorical(levels), np.full((1, levels), 7.0))
     np.testing.assert_allclose(uniform, -np.log(levels), rtol=1e-6)
 
 
@@ -167,40 +182,39 @@ SAMPLED = [
 @pytest.mark.parametrize("likelihood, params", SAMPLED)
 def test_samples_have_the_masses_of_log_prob(likelihood, params, temperature):
     num = 40_000
-    wide = jnp.broadcast_to(jnp.asarray(params), (num, len(params)))
-    draw = jax.jit(likelihood.sample)(jax.random.key(2), wide, temperature)
+    wide = np.tile(np.float32(params), (num, 1))
+    draw = _sample(likelihood, jax.random.key(2), wide, temperature)
     found = np.bincount(np.asarray(draw), minlength=likelihood.levels) / num
     at = np.asarray(params, np.float32)
     if likelihood.num_params == 2 and not isinstance(likelihood, Categorical):
         at = at + np.float32([0, np.log(temperature)])
     else:
         at = at / temperature
-    p = np.exp(np.asarray(_all_levels(likelihood, jnp.asarray(at)[None])[0], np.float64))
+    p = np.exp(np.asarray(_all_levels(likelihood, at[None])[0], np.float64))
     assert len(found) == likelihood.levels
     assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / num) + 1e-9).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_samples_stay_among_the_levels(family):
-    wild = jnp.asarray(np.repeat(GRID * np.float32([1e4, 1.0]), 20, 0))
-    draw = np.asarray(family(17).sample(jax.random.key(3), wild))
+    wild = np.repeat(GRID * np.float32([1e4, 1.0]), 20, 0)
+    draw = np.asarray(_sample(family(17), jax.random.key(3), wild, 1.0))
     assert draw.dtype == np.int32 and draw.min() == 0 and draw.max() == 16
-    far = np.asarray(wild[:, 0]) > 5e3
-    small = np.asarray(wild[:, 1]) < 4
+    far, small = wild[:, 0] > 5e3, wild[:, 1] < 4
     assert (draw[far & small] == 16).all()
 
 
 @pytest.mark.parametrize("likelihood, params", SAMPLED[:2])
 def test_mean_is_the_expected_level(likelihood, params):
-    params = jnp.asarray(params)[None]
+    params = np.float32(params)[None]
     p = np.exp(_all_levels(likelihood, params)[0])
     expected = (p * np.arange(likelihood.levels)).sum()
-    np.testing.assert_allclose(likelihood.mean(params)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(likelihood.mean)(params), [expected], rtol=1e-6)
 
 
 def test_mean_of_a_location_scale_family_is_its_location():
-    params = jnp.array([[-1.0, 0], [1.0, 3], [0.0, -7], [-2.0, 0], [9.0, 0], [0.25, 1]])
-    np.testing.assert_allclose(Gaussian(17).mean(params), [0, 16, 8, 0, 16, 10], rtol=1e-6)
+    params = np.float32([[-1.0, 0], [1.0, 3], [0.0, -7], [-2.0, 0], [9.0, 0], [0.25, 1]])
+    np.testing.assert_allclose(jax.jit(Gaussian(17).mean)(params), [0, 16, 8, 0, 16, 10], rtol=1e-6)
 
 
 def test_log1mexp_against_float64():
@@ -208,9 +222,9 @@ def test_log1mexp_against_float64():
     t64 = t.astype(np.float64)
     expected = np.log(-np.expm1(-t64))
     expected[t64 > 1] = np.log1p(-np.exp(-t64[t64 > 1]))
-    np.testing.assert_allclose(log1mexp(jnp.asarray(t)), expected, rtol=3e-6, atol=1e-37)
+    np.testing.assert_allclose(jax.jit(log1mexp)(t), expected, rtol=3e-6, atol=1e-37)
     # 1 / (exp(t) - 1), on both branches.
-    slope = jax.grad(lambda t: log1mexp(t).sum())(jnp.asarray(t[40:]))
+    slope = jax.jit(jax.grad(lambda t: log1mexp(t).sum()))(t[40:])
     np.testing.assert_allclose(
         slope, 1 / np.expm1(np.minimum(t64[40:], 500)), rtol=1e-5, atol=1e-37
     )

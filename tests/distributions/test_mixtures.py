@@ -1,5 +1,6 @@
 """The logistic mixture: exact against float64, sampled as it scores, channels coupled exactly."""
 
+import functools
 import itertools
 
 import jax
@@ -67,16 +68,17 @@ def _close(found, expected, bound):
 @pytest.mark.parametrize("levels", LEVELS)
 def test_every_level_against_float64_and_the_sum_of_masses(levels):
     params, x = _wide(_random_params((300,)), levels)
-    found = jax.jit(LogisticMixture(levels, K).log_prob)(jnp.asarray(params), jnp.asarray(x))
+    found = jax.jit(LogisticMixture(levels, K).log_prob)(params, x)
     _close(found, *_mixture64(params, x, levels))
     np.testing.assert_allclose(np.exp(np.asarray(found, np.float64)).sum(1), 1, atol=1e-5)
 
 
 def test_one_component_is_a_discretized_logistic():
     params = _random_params((50,))[:, [0, K, 2 * K]]
-    params, x = map(jnp.asarray, _wide(params, 17))
-    expected = DiscretizedLogistic(17).log_prob(params[..., 1:], x)
-    np.testing.assert_allclose(LogisticMixture(17, 1).log_prob(params, x), expected, rtol=1e-6)
+    params, x = _wide(params, 17)
+    expected = jax.jit(DiscretizedLogistic(17).log_prob)(params[..., 1:], x)
+    found = jax.jit(LogisticMixture(17, 1).log_prob)(params, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 SAMPLED = np.float32([0.5, -0.3, 1.0, -0.8, 0.4, 1.3, -2.0, -1.0, -3.0])
@@ -90,12 +92,16 @@ def _frequencies_match(drawn, p):
     assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / num) + 1e-9).all()
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draws(mixture, num, key, params, temperature):
+    return mixture.pick(mixture.noise(key, (num,)), params, temperature)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_draws_have_the_masses_of_log_prob(temperature):
     mixture, num = LogisticMixture(9, K), 40_000
-    noise = jax.jit(mixture.noise, static_argnums=1)(jax.random.key(0), (num,))
-    wide = jnp.broadcast_to(jnp.asarray(SAMPLED), (num, 3 * K))
-    drawn = np.asarray(jax.jit(mixture.pick)(noise, wide, temperature))
+    wide = np.broadcast_to(SAMPLED, (num, 3 * K))
+    drawn = np.asarray(_draws(mixture, num, jax.random.key(0), wide, temperature))
     assert drawn.dtype == np.int32
     at = SAMPLED.copy()
     at[:K] /= temperature
@@ -106,7 +112,7 @@ def test_draws_have_the_masses_of_log_prob(temperature):
 
 def test_noise_of_each_draw_is_its_own():
     mixture = LogisticMixture(256, K)
-    noise = np.asarray(mixture.noise(jax.random.key(1), (2000,)))
+    noise = np.asarray(jax.jit(lambda key: mixture.noise(key, (2000,)))(jax.random.key(1)))
     assert noise.shape == (2000, K + 1)
     correlation = np.corrcoef(noise.T) - np.eye(K + 1)
     assert (np.abs(correlation) < 5 / 2000**0.5).all()
@@ -118,7 +124,7 @@ def test_noise_of_each_draw_is_its_own():
 def test_mean_is_that_of_the_locations():
     weights = special.softmax(SAMPLED[:K].astype(np.float64))
     places = np.clip((SAMPLED[K : 2 * K] + 1) * 4, 0, 8)  # in levels 0..8
-    found = LogisticMixture(9, K).mean(jnp.asarray(SAMPLED)[None])
+    found = jax.jit(LogisticMixture(9, K).mean)(SAMPLED[None])
     np.testing.assert_allclose(found, [weights @ places], rtol=1e-6)
 
 
@@ -158,9 +164,7 @@ def _joint64(raw, x, levels):
 
 def _conditionals(mixture, raw, x):
     """log p of each channel given those before it, [n c]."""
-    return jax.jit(lambda raw, x: mixture.log_prob(couple(mixture, raw, x), x))(
-        jnp.asarray(raw), jnp.asarray(x)
-    )
+    return jax.jit(lambda raw, x: mixture.log_prob(couple(mixture, raw, x), x))(raw, x)
 
 
 @pytest.mark.parametrize("channels, levels", [(3, 4), (2, 9), (4, 3)])
@@ -184,12 +188,12 @@ def test_grey_pixels_need_no_coupling():
     mixture, raw = LogisticMixture(17, K), _random_params((5, 4))
     assert num_coupled_params(K, 1) == mixture.num_params
     assert num_coupled_params(10, 3) == 100
-    x = jnp.zeros((5, 4, 1), jnp.int32)
-    np.testing.assert_array_equal(couple(mixture, jnp.asarray(raw), x)[..., 0, :], raw)
+    coupled = jax.jit(lambda raw, x: couple(mixture, raw, x))(raw, np.zeros((5, 4, 1), np.int32))
+    np.testing.assert_array_equal(np.asarray(coupled)[..., 0, :], raw)
 
 
 def test_a_channel_depends_on_all_before_it_and_on_none_after():
-    mixture, raw = LogisticMixture(17, K), jnp.asarray(_raw(5, 4))
+    mixture, raw = LogisticMixture(17, K), _raw(5, 4)
     rng = np.random.default_rng(3)
     x = rng.integers(17, size=(5, 4))
     coupled = jax.jit(lambda x: couple(mixture, raw, x))
@@ -206,10 +210,10 @@ def test_a_channel_depends_on_all_before_it_and_on_none_after():
 @pytest.mark.parametrize("temperature", some([1.0, 0.5], [0.5]))
 def test_channels_drawn_in_turn_have_the_joint_masses(temperature):
     mixture, num, levels = LogisticMixture(4, K), 60_000, 4
-    raw = jnp.broadcast_to(jnp.asarray(_raw(1, 3, seed=5)), (num, num_coupled_params(K, 3)))
+    raw = np.broadcast_to(_raw(1, 3, seed=5), (num, num_coupled_params(K, 3)))
 
     @jax.jit
-    def draw(key):
+    def draw(key, raw):
         noise = mixture.noise(key, (num, 3))
         x = jnp.full((num, 3), levels - 1)  # unset channels may hold anything
         for d in range(3):
@@ -217,9 +221,10 @@ def test_channels_drawn_in_turn_have_the_joint_masses(temperature):
             x = x.at[:, d].set(mixture.pick(noise[:, d], params, temperature))
         return x
 
-    drawn = np.asarray(draw(jax.random.key(4)))
+    drawn = np.asarray(draw(jax.random.key(4), raw))
     pixels = np.array(list(itertools.product(range(levels), repeat=3)))
-    params = np.array(couple(mixture, raw[: len(pixels)], jnp.asarray(pixels)))
+    coupled = jax.jit(lambda raw, x: couple(mixture, raw, x))(raw[: len(pixels)], pixels)
+    params = np.array(coupled)
     params[..., :K] /= temperature
     params[..., -K:] += np.log(temperature)
     log_p, _ = _mixture64(params, pixels, levels)
@@ -231,9 +236,9 @@ def test_gradients_are_finite_at_any_params(levels):
     mixture, rng = LogisticMixture(levels, K), np.random.default_rng(6)
     scales = np.float32([0, 1, 30, 1e4])[:, None, None]
     raw = rng.normal(size=(4, 200, num_coupled_params(K, 3))).astype(np.float32) * scales
-    x = jnp.asarray(rng.choice([0, levels // 2, levels - 1], (4, 200, 3)))
+    x = rng.choice([0, levels // 2, levels - 1], (4, 200, 3))
     total = lambda raw: mixture.log_prob(couple(mixture, raw, x), x).sum()  # noqa: E731
-    value, gradient = jax.jit(jax.value_and_grad(total))(jnp.asarray(raw))
+    value, gradient = map(np.asarray, jax.jit(jax.value_and_grad(total))(raw))
     assert np.isfinite(value) and np.isfinite(gradient).all()
     assert (np.abs(gradient) > 0).any((1, 2)).all()
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import shared_by_trainers
 from events import shown
 from tiny import data_of, some
 
@@ -30,7 +31,7 @@ from jaxgen.runs.config import Run, TrainConfig, runs_by_seed
 from jaxgen.runs.directory import difference, lock, read_run
 from jaxgen.runs.log import read_metrics
 from jaxgen.runs.state import Progress, keys_of, shapes
-from jaxgen.training import feed, meter, pace, steps, trainer
+from jaxgen.training import feed, meter, pace
 from jaxgen.training.trainer import Trainer
 
 DIGITS = data_of(DataConfig())
@@ -138,18 +139,7 @@ def options():
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_once():
-    """Trainers of one model share their compiled steps: they depend on nothing else."""
-    made: dict[Any, Any] = {}
-    plain = steps.compile_steps
-
-    def compile_steps(model, feed, mesh):
-        name = (model, mesh, id(feed._dataset), feed.resident, feed.seeds)
-        if name not in made:
-            made[name] = plain(model, feed, mesh)
-        return made[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "compile_steps", compile_steps)
+    with shared_by_trainers():
         yield
 
 
