@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from linear import Linear
+from scipy.special import logsumexp
 from scipy.stats import norm
 from toys import PLANE, Blob, Codes, Growing
 
@@ -51,6 +52,9 @@ def keys_name_streams():
         yield
 
 
+from_float = jax.jit(lambda spec, x: spec.from_float(x), static_argnums=0)
+
+
 def dataset_of(spec, num=70):
     """Data that are easily told apart from noise, with three labels."""
     rng = np.random.default_rng(0)
@@ -59,7 +63,7 @@ def dataset_of(spec, num=70):
         label = np.arange(num, dtype=np.int32) % 3
         x = 0.6 * np.sin(2.0 * label[:, None] + np.arange(spec.dims))
         x = np.clip(x + rng.normal(0, 0.2, x.shape), -1, 1).reshape(num, *spec.shape)
-        x = np.asarray(spec.from_float(jnp.asarray(x, jnp.float32)))
+        x = np.asarray(from_float(spec, np.float32(x)))
         splits[name] = Split.of(x, label)
     return Dataset("waves", spec, splits, tuple("abc"), "0f", "made up")
 
@@ -69,7 +73,7 @@ def subject_of(
 ) -> Subject:
     dataset = dataset_of(model.spec) if dataset is None else dataset
     train = TrainConfig(**{"batch_size": 16, "samples": 40, "draws": 30, "seed": 3, **config})
-    state = model.init(jax.random.key(0), model.spec.example(1))
+    state = jax.jit(model.init)(jax.random.key(0), model.spec.example(1))
     run = Run("toy", model, DataConfig(), train)
     return Subject.of(run, dataset, make_mesh(devices), state, step, directory, split)
 
@@ -86,11 +90,11 @@ def test_a_bound_stands_beside_the_baselines(linear):
     measured, found = linear
     section, model = found.get(Likelihood), measured.model
     x = measured.data.x
-    batch = {"x": jnp.asarray(x), "index": jnp.arange(len(x))}
+    batch = {"x": x, "index": np.arange(len(x))}
     key, params = keys_of(3).evaluate, measured.state.ema["params"]
     one = jax.jit(lambda i: model._log_weight(jax.random.fold_in(key, i), params, batch))
-    weights = jnp.stack([one(i) for i in range(30)])
-    nll = np.asarray(math.log(30) - jax.scipy.special.logsumexp(weights, axis=0), np.float64)
+    weights = np.float64([one(i) for i in range(30)])
+    nll = math.log(30) - logsumexp(weights, axis=0)
     assert section.kind == "importance-weighted bound, k = 30"
     np.testing.assert_allclose(section.model.nats, nll.mean(), rtol=1e-4)
     np.testing.assert_allclose(section.model.nats_se, nll.std(ddof=1) / 70**0.5, rtol=1e-3)
@@ -166,9 +170,9 @@ def test_everything_else_is_a_mean(linear):
     assert list(section.values) == ["elbo", "error"]
     x = measured.data.x
     # An example at a time: the batch of 16 does not divide the split.
-    alone = [{"x": jnp.asarray(x[i : i + 1]), "index": jnp.array([i])} for i in range(len(x))]
+    alone = [{"x": x[i : i + 1], "index": np.array([i])} for i in range(len(x))]
     step, key = jax.jit(measured.model.eval_step), keys_of(3).evaluate
-    each = [step(key, measured.state, batch)["error"][0] for batch in alone]
+    each = [np.asarray(step(key, measured.state, batch)["error"])[0] for batch in alone]
     error = section.values["error"]
     np.testing.assert_allclose(error.mean, np.mean(each), rtol=1e-4)
     np.testing.assert_allclose(error.se, np.std(each, ddof=1) / 70**0.5, rtol=1e-3)
@@ -203,7 +207,7 @@ def test_what_codes_decode_to_stands_beside_principal_components(tmp_path):
     measured = subject_of(Codes(IMAGES), tmp_path, waves)
     found = decoding(measured)
     train, test = (
-        np.asarray(IMAGES.to_float(jnp.asarray(measured.dataset.splits[name].x)), np.float64)
+        np.float64(measured.dataset.splits[name].x) / 2 - 1  # of 5 levels
         for name in ("train", "test")
     )
     train, test = train.reshape(60, -1), test.reshape(70, -1)
@@ -351,7 +355,7 @@ def test_what_is_not_finite_is_null(tmp_path):
 
 def test_a_model_that_broke_down_still_has_results(tmp_path):
     measured = subject_of(Linear(IMAGES), tmp_path)
-    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), measured.state)
+    broken = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), measured.state)
     found = final_results(dataclasses.replace(measured, state=broken))
     assert found.get(Likelihood).model.nats is None
     assert found.get(Means).values["elbo"].mean is None
