@@ -1,6 +1,7 @@
-"""Runs of one model share their compiled programs, which depend on nothing else."""
+"""Runs of one model share what is compiled, which depends on nothing else."""
 
 import contextlib
+import functools
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from tiny import data_of
 
 from jaxgen.cli import parse
 from jaxgen.data.loading import load
-from jaxgen.training import steps, trainer
+from jaxgen.report import finish
+from jaxgen.runs import saved, state
+from jaxgen.training import memory, steps, trainer
 
 
 @contextlib.contextmanager
@@ -35,12 +38,16 @@ def shared_by_trainers():
 
 
 @contextlib.contextmanager
-def shared_by_commands():
-    """The same, where commands train: on one data set, of those that no test makes."""
+def shared_by_commands(files_change=True):
+    """The same, where commands train; and the shapes of a model's state, for which its network is
+    traced each time that a run is loaded. Data sets are loaded once, but for files that change."""
+    shapes = functools.cache(state.shapes)
 
     def load_once(config):
-        return load(config) if config.data_dir else data_of(config)
+        return load(config) if config.data_dir and files_change else data_of(config)
 
     with shared_by_trainers(), pytest.MonkeyPatch.context() as patch:
+        for module in (finish, memory, saved):
+            patch.setattr(module, "shapes", shapes)
         patch.setattr(parse, "load", load_once)
         yield

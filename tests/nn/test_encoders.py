@@ -99,16 +99,23 @@ def test_a_decoder_shares_no_noise_with_an_encoder_of_the_same_keys():
 def test_a_vae_is_its_encoder_and_its_decoder():
     """The networks alone have the VAE's parameters, and their initial values, by the same names."""
     model = VAE(DataSpec(7, 6, 2, 5, 3), architecture="conv", filters=2, hidden=(4,), latents=3)
-    state = jax.jit(model.init)(jax.random.key(0), model.spec.example(1))
     network, label = model.network, np.zeros(1, np.int32)
-    for part, x in (
-        (network.encoder, np.zeros((1, *SHAPE))),
-        (network.decoder, np.zeros((1, 3))),
-    ):
-        alone = jax.jit(part.clone(parent=None).init)(jax.random.key(0), x, label)["params"]
-        assert alone.keys() < state.net.params.keys()
+
+    @jax.jit
+    def begin():
+        """The VAE's parameters, and those of the two networks."""
+        state = model.init(jax.random.key(0), model.spec.example(1))
+        given = (network.encoder, np.zeros((1, *SHAPE))), (network.decoder, np.zeros((1, 3)))
+        return state.net.params, [
+            part.clone(parent=None).init(jax.random.key(0), np.float32(x), label)["params"]
+            for part, x in given
+        ]
+
+    whole, parts = begin()
+    for alone in parts:
+        assert alone.keys() < whole.keys()
         for name, layer in alone.items():
-            jax.tree.map(np.testing.assert_array_equal, layer, state.net.params[name])
+            jax.tree.map(np.testing.assert_array_equal, layer, whole[name])
 
 
 @pytest.mark.parametrize("name", ["Dense", "Conv"])
@@ -126,19 +133,19 @@ def test_discriminators_are_their_formula(name):
         if dense:
             return h.reshape(3, -1) @ p["kernel"] + p.get("bias", 0.0)
         conv = nn.Conv(p["kernel"].shape[-1], 4, 2, use_bias="bias" in p)
-        return np.asarray(conv.apply({"params": p}, h))
+        return np.asarray(jax.jit(conv.apply)({"params": p}, h))
 
     leaky = lambda h: np.where(h > 0, h, 0.2 * h)  # noqa: E731
     h = layer(1, leaky(layer(0, np.asarray(x))))
     known, own = stats["Norm_1"]["BatchNorm_0"], params["Norm_1"]["BatchNorm_0"]
     h = (h - known["mean"]) / np.sqrt(known["var"] + 1e-5) * own["scale"] + own["bias"]
     features = leaky(h).reshape(3, -1)
-    np.testing.assert_allclose(
-        network.apply(variables, x, features=True), features, rtol=1e-4, atol=1e-5
-    )
+    apply = lambda x, **how: network.apply(variables, x, **how)  # noqa: E731
+    found, judged = jax.jit(lambda x: (apply(x, features=True), apply(x)))(x)
+    np.testing.assert_allclose(found, features, rtol=1e-4, atol=1e-5)
     last = params["Dense_2" if dense else "Dense_0"]
     logits = (features @ last["kernel"] + last["bias"])[:, 0]
-    np.testing.assert_allclose(network.apply(variables, x), logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(judged, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_dcgan_begins_as_in_its_paper():

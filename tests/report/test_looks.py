@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from linear import Linear
+from networks import filled
 from PIL import Image
 from scipy.stats import norm
 from tiny import some
@@ -79,8 +80,13 @@ def looked_at(model, directory, dataset=None, devices=1) -> Subject:
     with Log(directory, 4, tensorboard=False, stream=io.StringIO()) as log:
         log.write(2, "train", {"elbo": -4.0, "grad_norm": 1.0})
         log.write(4, "train", {"elbo": -3.0, "grad_norm": float("nan")})
-    state = model.init(jax.random.key(0), model.spec.example(1))
+    state = filled(model, model.spec.example(1))
     return Subject.of(run, dataset, make_mesh(devices), state, 4, directory)
+
+
+def state_of(subject):
+    """The state, on one device."""
+    return jax.device_put(jax.device_get(subject.state), jax.devices()[0])
 
 
 def image(png: bytes) -> np.ndarray:
@@ -172,7 +178,7 @@ def test_a_page_has_what_the_model_is_able_to_do(name, tmp_path):
 def test_a_page_is_the_same_each_time(tmp_path):
     pages = []
     for _ in range(2):
-        subject = looked_at(Linear(PLANE), tmp_path)
+        subject = looked_at(Linear(PLANE, latents=1), tmp_path)
         pages.append(write_report(subject, nothing_measured(subject)).read_bytes())
     assert pages[0] == pages[1] and b"Use it" not in pages[0]
 
@@ -181,11 +187,16 @@ def test_reconstructions_are_encoded_and_decoded(tmp_path):
     subject = looked_at(Linear(LABELLED, latents=3), tmp_path, devices=4)
     [figure] = abilities.reconstructions(subject, None).blocks
     x, label = subject.data.x[:16], subject.data.label[:16]
-    batch = {"x": jnp.asarray(x), "label": jnp.asarray(label), "index": jnp.arange(16)}
-    model, state = subject.model, jax.device_get(subject.state)
-    z = model.encode(None, state, batch)
-    decoded = model.decode(None, state, z, batch["label"])
-    same(figure, np.stack([LABELLED.to_float(jnp.asarray(x)), decoded]), LABELLED)
+    batch = {"x": x, "label": label, "index": np.arange(16)}
+    model, state = subject.model, state_of(subject)
+
+    @jax.jit
+    def rows(batch):
+        z = model.encode(None, state, batch)
+        decoded = model.decode(None, state, z, batch["label"])
+        return jnp.stack([LABELLED.to_float(batch["x"]), decoded])
+
+    same(figure, rows(batch), LABELLED)
     # The upper row shows levels as they look elsewhere.
     upper = picture(x[None], LABELLED)
     np.testing.assert_array_equal(image(figure.png)[: len(upper)], upper)
@@ -204,9 +215,9 @@ def test_codes_stand_beside_the_prior_that_they_are_to_have(tmp_path, monkeypatc
         monkeypatch.setattr(charts, name, noted)
     spread, scattered = codes.against_prior(subject, None).blocks
     split = subject.dataset.splits["validation"]
-    batch = {"x": jnp.asarray(split.x), "label": jnp.asarray(split.label), "index": jnp.arange(30)}
-    state = jax.device_get(subject.state)
-    z = np.asarray(subject.model.encode(None, state, batch))
+    batch = {"x": split.x, "label": split.label, "index": np.arange(30)}
+    model, state = subject.model, state_of(subject)
+    z = np.asarray(jax.jit(lambda batch: model.encode(None, state, batch))(batch))
     order = np.argsort(-z.var(0))
     names, means, deviations, _ = shown["spreads"]
     assert list(map(int, names)) == list(order)
@@ -216,7 +227,7 @@ def test_codes_stand_beside_the_prior_that_they_are_to_have(tmp_path, monkeypatc
     assert list(groups) == list("abc")
     for i, at in enumerate(groups.values()):
         np.testing.assert_allclose(at, z[split.label == i][:, order[:2]], rtol=1e-4, atol=1e-6)
-    prior = subject.model.draw_latents(subject.keys.sample, state, codes.POINTS)
+    prior = jax.jit(model.draw_latents, static_argnums=2)(subject.keys.sample, state, codes.POINTS)
     np.testing.assert_allclose(drawn, np.asarray(prior)[:, order[:2]], rtol=1e-5, atol=1e-6)
     # Every point is drawn.
     assert scattered.svg.count("<use ") >= codes.POINTS + len(z)
@@ -231,17 +242,19 @@ def test_interpolations_go_along_great_circles_of_every_part_of_z(tmp_path):
 
     subject = looked_at(Hierarchy(LABELLED, latents=3), tmp_path)
     [figure] = abilities.interpolations(subject, None).blocks
-    model, state, key = subject.model, jax.device_get(subject.state), subject.keys.sample
-    ends = model.draw_latents(key, state, 16)
-    rows = []
-    for i in range(8):
-        a, b = ends[i : i + 1], ends[8 + i : 9 + i]
+    model, state, key = subject.model, state_of(subject), subject.keys.sample
+
+    @jax.jit
+    def walks(key):
+        ends = model.draw_latents(key, state, 16)
+        a, b = ends[:8], ends[8:]
         walk = [interpolate(a[:, part], b[:, part], 11) for part in (slice(0, 1), slice(1, 3))]
-        z = jnp.concatenate(walk, -1)[0]
-        rows.append(model.decode(None, state, z, jnp.full(11, i % 3)))
-    expected = np.stack(rows)
+        z, label = jnp.concatenate(walk, -1), np.repeat(np.arange(8) % 3, 11)
+        rows = model.decode(None, state, z.reshape(88, 3), label).reshape(8, 11, *LABELLED.shape)
+        return rows, model.decode(None, state, ends[:1], np.zeros(1, int))
+
+    expected, one = map(np.asarray, walks(key))
     np.testing.assert_allclose(image(figure.png), picture(expected, LABELLED), atol=1)
-    one = model.decode(None, state, ends[:1], jnp.zeros(1, jnp.int32))
     np.testing.assert_allclose(expected[0, 0], one[0], atol=1e-5)
 
 
@@ -262,15 +275,16 @@ def test_draws_near_the_codes_are_distributed_as_these():
 def test_traversals_move_the_latents_that_differ_most(tmp_path):
     subject = looked_at(Codes(IMAGES, latents=4), tmp_path)
     look = abilities.traversals(subject, None)
-    codes, state = subject.codes, jax.device_get(subject.state)
+    codes, state = subject.codes, state_of(subject)
     order = np.argsort(-codes.var(0))
     z = np.tile(codes[0], (4, 11, 1))
     for row, latent in enumerate(order):
         z[row, :, latent] = codes[:, latent].mean() + codes[:, latent].std() * np.linspace(
             -2.5, 2.5, 11
         )
-    x = subject.model.decode(None, state, jnp.asarray(z.reshape(44, 4))).reshape(4, 11, 4, 4, 1)
-    np.testing.assert_allclose(image(look.blocks[0].png), picture(np.asarray(x), IMAGES), atol=1)
+    decode = jax.jit(lambda z: subject.model.decode(None, state, z))
+    x = np.asarray(decode(z.reshape(44, 4))).reshape(4, 11, 4, 4, 1)
+    np.testing.assert_allclose(image(look.blocks[0].png), picture(x, IMAGES), atol=1)
     assert "standard deviations around its mean" in look.blocks[0].caption
     prior = abilities.traversals(looked_at(Linear(LABELLED), tmp_path), None)
     assert "standard deviations" not in prior.blocks[0].caption
@@ -281,7 +295,8 @@ def test_the_plane_lies_at_the_quantiles_of_the_prior(tmp_path):
     [figure] = abilities.plane(subject, None).blocks
     q = norm.ppf(np.linspace(0.02, 0.98, 16))
     z = np.array([[a, b] for b in -q for a in q], np.float32)
-    x = subject.model.decode(None, jax.device_get(subject.state), jnp.asarray(z))
+    state = state_of(subject)
+    x = jax.jit(lambda z: subject.model.decode(None, state, z))(z)
     expected = np.asarray(x).reshape(16, 16, 4, 4, 1)
     np.testing.assert_allclose(image(figure.png), picture(expected, IMAGES), atol=1)
     assert abilities.plane(looked_at(Linear(IMAGES, latents=3), tmp_path), None) is None
@@ -301,7 +316,7 @@ def test_translations_stand_beside_their_source_and_the_truth(apart, tmp_path):
     model = Translator(PAIRS)
     subject = looked_at(model, tmp_path, dataset_of(PAIRS, apart))
     # A table whose every entry is known: the level, scaled to [-1, 1].
-    tables = {"forth": jnp.linspace(-1, 1, 9), "back": jnp.linspace(-1, 1, 5)}
+    tables = {n: np.linspace(-1, 1, k).astype(np.float32) for n, k in (("forth", 9), ("back", 5))}
     state = dataclasses.replace(subject.state, ema={"params": tables})
     subject = dataclasses.replace(subject, state=state)
     look = abilities.translations(subject, None)
@@ -329,8 +344,12 @@ def test_samples_stand_beside_real_data(tmp_path):
     same(drawn, subject.samples[:100], IMAGES, 10)
     # The means of p(x | z) of draws from the prior, which are no samples of x.
     model, key = subject.model, subject.keys.sample
-    z = model.draw_latents(key, subject.state, 100)
-    same(means, model.decode(key, subject.state, z), IMAGES, 10)
+
+    @jax.jit
+    def decoded(state):
+        return model.decode(key, state, model.draw_latents(key, state, 100))
+
+    same(means, decoded(subject.state), IMAGES, 10)
     assert means.png != drawn.png and "decoded, without noise of their own" in means.caption
     same(real, subject.data.x[:100], IMAGES, 10)
     assert drawn.caption == "The first 100 samples, none picked"
@@ -358,7 +377,7 @@ def test_what_a_model_shows_of_itself_is_pictured(tmp_path):
     class Shows(Linear):
         def inspect(self, key, state, batch):
             grids = {"one & two": batch["x"][:6].reshape(2, 3, 4, 4, 1)}
-            maps = {"heat": jnp.array([[[[0.0, 1.5], [jnp.nan, 4.0]]]])}
+            maps = {"heat": np.array([[[[0.0, 1.5], [np.nan, 4.0]]]])}
             return Inspection({}, grids, maps)
 
     subject = looked_at(Shows(IMAGES), tmp_path)
@@ -421,18 +440,20 @@ def test_lower_layers_are_drawn_anew_below_those_that_are_kept(tmp_path):
     look = abilities.resampled(subject, None)
     assert len(look.blocks) == 2 and "topmost 2 of 3" in look.blocks[0].caption
     rows, answers = abilities.ROWS, abilities.ANSWERS
-    x = jnp.asarray(subject.data.x[:rows])
-    batch = {"x": x, "index": jnp.arange(rows)}
-    code = jax.jit(lambda state: model.encode(None, state, batch))(subject.state)
-    new = jax.jit(model.draw_latents, static_argnums=2)(
-        subject.keys.sample, subject.state, rows * answers
-    )
+    x = subject.data.x[:rows]
+    batch = {"x": x, "index": np.arange(rows)}
+
+    @jax.jit
+    def codes_of(key, state):
+        new = model.draw_latents(key, state, rows * answers)
+        return model.encode(None, state, batch), new, spec.to_float(x)
+
+    key, state = subject.keys.sample, subject.state
+    code, new, given = map(np.asarray, codes_of(key, state))
     decode = jax.jit(model.decode)
     for kept, block in zip((4, 1), look.blocks, strict=True):
-        z = jnp.concatenate([code.repeat(answers, 0)[:, :kept], new[:, kept:]], 1)
-        decoded = decode(subject.keys.sample, subject.state, z)
-        decoded = decoded.reshape(rows, answers, *spec.shape)
-        shown = jnp.concatenate([spec.to_float(x)[:, None], decoded], 1)
-        same(block, shown, spec)
+        z = np.concatenate([code.repeat(answers, 0)[:, :kept], new[:, kept:]], 1)
+        decoded = np.asarray(decode(key, state, z)).reshape(rows, answers, *spec.shape)
+        same(block, np.concatenate([given[:, None], decoded], 1), spec)
     plain = looked_at(VAE(spec, hidden=(4,), latents=2), tmp_path / "plain")
     assert abilities.resampled(plain, None) is None
