@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 from tiny import data_of
+from untrained import untrained
 
 from jaxgen import DataConfig, load
 from jaxgen.cli import main, parse
@@ -100,15 +100,12 @@ def test_readme_is_short_and_opens_with_the_picture() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """Where the examples run: `runs/pixelcnn-digits` is a run there, of a tiny network."""
+    """Where the examples run: `runs/pixelcnn-digits` is a run there, of a tiny network that was not
+    trained."""
     where = tmp_path_factory.mktemp("examples")
     tiny = ["--pixelcnn.features=4", "--pixelcnn.head=4", "--pixelcnn.blocks=1", "--samples=20"]
     run = f"--run={where}/runs/pixelcnn-digits"
-    jax.config.update("jax_debug_key_reuse", False)  # validation reuses its key on purpose
-    try:
-        main.main(["train", "--model=pixelcnn", "--steps=2", "--devices=1", run, *tiny])
-    finally:
-        jax.config.update("jax_debug_key_reuse", True)
+    untrained("--model=pixelcnn", "--devices=1", run, *tiny)
     return where
 
 

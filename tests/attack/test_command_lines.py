@@ -6,9 +6,11 @@ import typing
 
 import jax
 import pytest
+from compiled import shared_by_commands
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tiny import some
+from untrained import untrained
 
 from jaxgen.cli import commands, main
 from jaxgen.cli import train as train_command
@@ -81,6 +83,12 @@ def options():
     jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_once():
+    with shared_by_commands():
+        yield
+
+
 @pytest.fixture
 def tried(capfd):
     """main(argv) does it, or ends with code 2 and a message."""
@@ -132,9 +140,8 @@ def test_training(name, num, tried, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Run directories of quickly trained models, one of each family, without their reports."""
-    made, patch = {}, pytest.MonkeyPatch()
-    patch.setattr(train_command, "finish_seeds", lambda *args: None)
+    """Run directories of untrained models, one of each family."""
+    made = {}
     for name, small in {
         "made": ["--made.hidden=4", "--made.random_orders=0"],
         "vae": ["--vae.hidden=4", "--vae.latents=2", "--conditional", "--draws=2"],
@@ -142,8 +149,7 @@ def runs(tmp_path_factory):
     }.items():
         made[name] = tmp_path_factory.mktemp("runs") / name
         few = ["--steps=1", "--samples=50", "--devices=1", f"--run={made[name]}"]
-        main.main(["train", f"--model={name}", *few, *small])
-    patch.undo()
+        untrained(f"--model={name}", *few, *small)
     return made
 
 

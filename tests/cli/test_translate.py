@@ -3,13 +3,21 @@
 import jax
 import numpy as np
 import pytest
+from compiled import shared_by_commands
 from PIL import Image
+from untrained import untrained
 
-from jaxgen.cli import main, train
+from jaxgen.cli import main
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.media.pictures import grid
 from jaxgen.registry import load_run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once():
+    with shared_by_commands():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +25,8 @@ def run(tmp_path_factory):
     """Two domains of other colours."""
     jax.config.update("jax_debug_key_reuse", False)
     where = str(tmp_path_factory.mktemp("runs") / "cycle")
-    sizes = ["filters=2", "halvings=1", "d_filters=2", "d_halvings=1"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "finish_seeds", lambda *args: None)
-        flags = [f"--cyclegan.{size}" for size in sizes]
-        main.main(["train", "--model=cyclegan", "--pairing=tint", "--steps=2", *flags,
-                   "--eval_every=2", "--log_every=2", "--devices=1", f"--run={where}"])  # fmt: skip
+    sizes = ["--cyclegan.filters=2", "--cyclegan.d_filters=2"]
+    untrained("--model=cyclegan", "--pairing=tint", *sizes, "--devices=1", f"--run={where}")
     yield where
     jax.config.update("jax_debug_key_reuse", True)
 
@@ -39,7 +43,8 @@ def picture(path):
 
 def expected(run, way, given):
     saved = load_run(run)
-    return np.asarray(saved.model.translate(jax.random.key(0), saved.state, given, way=way))
+    translate = jax.jit(lambda *of: saved.model.translate(*of, way=way))
+    return np.asarray(translate(jax.random.key(0), saved.state, given))
 
 
 @pytest.mark.parametrize("way", ["forth", "back"])
