@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from compiled import shared_by_commands
 
 from jaxgen.cli import main
 from jaxgen.media.pictures import save_png
@@ -53,6 +54,12 @@ def options():
     jax.config.update("jax_debug_key_reuse", False)
     yield
     jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once():
+    with shared_by_commands():
+        yield
 
 
 @pytest.fixture
