@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen.cli import complete, compress, main
+from jaxgen.cli import complete, compress, main, train
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.data.sources.tones import PITCHES
@@ -293,20 +293,22 @@ def test_mistakes_with_sounds_are_told(recordings, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of a model of images on sounds, by the command line."""
+    """A run of a model of images on sounds, without its report, and its command."""
     folder = tmp_path_factory.mktemp("sounds")
     rng = np.random.default_rng(0)
     for f in range(12):
         levels = rng.integers(100, 156, 64 * 8).astype(np.uint8)
         write_levels(folder / "wavs" / f"{f:02}.wav", levels)
-    with jax.debug_key_reuse(False):
-        main.main([
-            "train", "--model=vae", "--dataset=wav", f"--data_dir={folder / 'wavs'}", "--size=64",
-            f"--cache_dir={folder / 'cache'}", f"--run={folder / 'run'}", "--steps=2",
-            "--eval_every=2", "--batch_size=8", "--samples=12", "--vae.hidden", "8",
-            "--vae.latents=2", "--draws=2", "--vae.likelihood=logistic", "--devices=1",
-        ])  # fmt: skip
-    return folder / "run"
+    command = [
+        *("train", "--model=vae", "--dataset=wav", f"--data_dir={folder / 'wavs'}", "--size=64"),
+        *(f"--cache_dir={folder / 'cache'}", f"--run={folder / 'run'}", "--steps=2"),
+        *("--eval_every=2", "--batch_size=8", "--samples=12", "--vae.hidden", "8"),
+        *("--vae.latents=2", "--draws=2", "--vae.likelihood=logistic", "--devices=1"),
+    ]
+    with jax.debug_key_reuse(False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "finish_seeds", lambda *args: None)
+        main.main(command)
+    return folder / "run", command
 
 
 def sounds(file) -> np.ndarray:
@@ -317,15 +319,17 @@ def sounds(file) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_run_leaves_sounds_and_spectrograms(trained):
-    spec = DataSpec(1, 64, rate=8000)
+    spec, (run, command) = DataSpec(1, 64, rate=8000), trained
+    with jax.debug_key_reuse(False):
+        main.main(command)
     for name in ("step_0000002", "final"):
-        played = sounds(str(trained / "samples" / f"{name}.wav"))
+        played = sounds(str(run / "samples" / f"{name}.wav"))
         assert len(played) == 100 * (64 + 800) - 800
         clips = np.pad(played, (0, 800)).reshape(100, -1)[:, :64]
         images = mu_law_encode(clips / 32767)[:, None, :, None]
-        shown = np.asarray(Image.open(trained / "samples" / f"{name}.png"))
+        shown = np.asarray(Image.open(run / "samples" / f"{name}.png"))
         np.testing.assert_array_equal(shown, picture(images, spec, columns=10))
-    page = (trained / "report.html").read_text()
+    page = (run / "report.html").read_text()
     found = re.findall(r'<audio controls src="data:audio/wav;base64,([^"]+)">', page)
     players = [sounds(io.BytesIO(base64.b64decode(data))) for data in found]
     assert len(players) == 20
@@ -337,7 +341,7 @@ def test_a_run_leaves_sounds_and_spectrograms(trained):
 def test_samples_are_written_as_asked(trained, tmp_path, capsys):
     def sample(out):
         with jax.debug_key_reuse(False):
-            main.main(["sample", f"--run={trained}", "--num=3", f"--out={tmp_path / out}"])
+            main.main(["sample", f"--run={trained[0]}", "--num=3", f"--out={tmp_path / out}"])
 
     for out in ("x.npz", "x.wav", "x.png", "folder"):
         sample(out)
