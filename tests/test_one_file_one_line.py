@@ -2,16 +2,17 @@
 everything that there is."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import contract
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
+from compiled import shared_by_commands
 from tiny import batch_of, some, with_sgd
 
 from jaxgen.cli import commands, main, train
@@ -44,6 +45,18 @@ def options():
     jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_once():
+    with shared_by_commands(files_change=False):
+        yield
+
+
+@pytest.fixture
+def without_results(monkeypatch):
+    """Training ends with its last checkpoint."""
+    monkeypatch.setattr(train, "finish_seeds", lambda *args: None)
+
+
 @pytest.fixture(params=NAMES)
 def name(request):
     return request.param
@@ -71,15 +84,24 @@ def states(run: Path) -> dict[int, str]:
         return {s: digest.digest(checkpoints.restore(fresh, s)[0]) for s in checkpoints.steps()}
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
+def cases():
+    """Every check of every toy. Those that take longest are slow tests, but for a toy of each
+    ability, and for levels."""
+    checks = [
         contract.four_ways_to_run_a_step_agree,
         contract.what_it_measures_is_declared,
         *contract.CHECKS,
-    ],
-    ids=lambda check: check.__name__,
-)
+    ]
+    quick = {
+        contract.devices_and_chunks_change_nothing: ("growing", "translator", "codes"),
+        contract.seeds_together_are_each_alone: ("factorized", "growing"),
+    }
+    for name, check in itertools.product(NAMES, checks):
+        marks = () if name in quick.get(check, NAMES) else pytest.mark.slow
+        yield pytest.param(check, name, marks=marks, id=f"{name}-{check.__name__}")
+
+
+@pytest.mark.parametrize(("check", "name"), cases())
 def test_contract(check, name, random_state):
     check(with_sgd(MODELS[name].tiny), random_state)
 
@@ -99,7 +121,7 @@ def test_training_ends_in_results_and_a_report(name, trained):
 
 @pytest.mark.parametrize("name", some(NAMES, ["growing", "codes"]))
 @pytest.mark.parametrize("stop", some([4, 8], [4]))
-def test_resuming_changes_no_bit(name, stop, trained, tmp_path):
+def test_resuming_changes_no_bit(name, stop, trained, tmp_path, without_results):
     """From the checkpoint before the last (of `growing`, the edge of a level)."""
     whole, again = trained(name), tmp_path / "again"
     shutil.copytree(whole, again)
@@ -148,8 +170,7 @@ def test_every_command_works_or_refuses(command, name, trained, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_a_change_that_the_run_does_not_reach_is_told(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(train, "finish_seeds", lambda *args: None)
+def test_a_change_that_the_run_does_not_reach_is_told(tmp_path, capfd, without_results):
     main.main(["train", "--model=growing", "--steps=2", f"--run={tmp_path / 'short'}"])
     told = "the model changes at step 4, which a run of 2 steps does not reach"
     assert told in capfd.readouterr().err
@@ -168,19 +189,19 @@ def test_a_block_that_joins_late_starts_afresh():
     the learning rate, where a count of many steps would make it ten times as large."""
     model = toys.Growing(toys.SMALL, grow_at=2000)
     batch = batch_of(8, toys.SMALL)
-    state = model.at(0).init(jax.random.key(0), batch)
+    state = jax.jit(model.at(0).init)(jax.random.key(0), batch)
     step = jax.jit(lambda model, state, t: model.train_step(jax.random.key(0), state, batch, t)[0],
                    static_argnums=0)  # fmt: skip
     for t in range(3):
         state = step(model.at(t), state, t)
-    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(state.high))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.high))
     joined = step(model.at(2000), state, 2000)
-    moved = float(jnp.abs(joined.high.params).max())
+    moved = np.abs(joined.high.params).max()
     assert 0.5 * 0.1 < moved <= 1.01 * 0.1
     assert dataclasses.replace(model.at(1999), grown=True) == model.at(2000)
 
 
-def test_levels_compile_once_each(monkeypatch, tmp_path):
+def test_levels_compile_once_each(monkeypatch, tmp_path, without_results):
     compiled = []
     plain = trainer.compile_steps
     monkeypatch.setattr(
