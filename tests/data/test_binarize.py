@@ -1,5 +1,7 @@
 """Binarization: at one half, once, and anew in every epoch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,27 +52,28 @@ def test_dynamic_draws_have_the_stored_mean():
 
 
 def test_dynamic_draws_depend_on_seed_epoch_and_example_alone():
-    data = load(DataConfig(binarize="dynamic"))
-    images = jnp.asarray(data.splits["train"].x[:12])
-    index, epoch = jnp.arange(12, dtype=jnp.int32), jnp.full(12, 4, jnp.int32)
-    label = jnp.asarray(data.splits["train"].label[:12])
+    loaded = [load(DataConfig(binarize="dynamic", binarize_seed=seed)) for seed in (0, 1)]
+    images, label = (loaded[0].splits["train"].columns[n][:12] for n in ("x", "label"))
+    index, epoch = np.arange(12, dtype=np.int32), np.full(12, 4, np.int32)
 
-    def seen(data, images, index, epoch):
-        return data.observe({"x": images, "label": label}, index, epoch)["x"]
+    @functools.partial(jax.jit, static_argnums=0)
+    def observe(seed, images, index, epoch):
+        given = {"label": label[: len(images)], "x": images}
+        return loaded[seed].observe(given, index, epoch)
 
-    whole = np.asarray(seen(data, images, index, epoch))
-    np.testing.assert_array_equal(
-        data.observe({"label": label, "x": images}, index, epoch)["label"], label
-    )
+    def seen(*given, seed=0):
+        return np.asarray(observe(seed, *given)["x"])
+
+    whole = seen(images, index, epoch)
+    np.testing.assert_array_equal(observe(0, images, index, epoch)["label"], label)
     some = np.array([7, 2, 11])
-    np.testing.assert_array_equal(seen(data, images[some], index[some], epoch[some]), whole[some])
-    other = load(DataConfig(binarize="dynamic", binarize_seed=1))
+    np.testing.assert_array_equal(seen(images[some], index[some], epoch[some]), whole[some])
     for changed in (
-        seen(other, images, index, epoch),
-        seen(data, images, index, epoch + 1),
-        seen(data, images, index + 1, epoch),
+        seen(images, index, epoch, seed=1),
+        seen(images, index, epoch + 1),
+        seen(images, index + 1, epoch),
     ):
-        assert (np.asarray(changed) != whole).mean() > 0.05
+        assert (changed != whole).mean() > 0.05
 
 
 def test_dynamic_keeps_train_grey_and_the_rest_fixed():
@@ -82,8 +85,8 @@ def test_dynamic_keeps_train_grey_and_the_rest_fixed():
         np.testing.assert_array_equal(data.splits[name].x, again.splits[name].x)
         np.testing.assert_array_equal(data.splits[name].x, static.splits[name].x)
     # Epoch 0 of the dynamic train split, chunked, is the observed one, and the static one.
-    train = jnp.asarray(data.splits["train"].x)
-    epoch0 = data.observe({"x": train}, jnp.arange(1000), jnp.zeros(1000, int))["x"]
+    train = {"x": data.splits["train"].x}
+    epoch0 = jax.jit(data.observe)(train, np.arange(1000), np.zeros(1000, int))["x"]
     np.testing.assert_array_equal(data.materialize("train").x, epoch0)
     np.testing.assert_array_equal(static.splits["train"].x, epoch0)
     assert data.spec.levels == 2 and data.fingerprint != static.fingerprint != grey.fingerprint

@@ -102,7 +102,7 @@ OTHERS = [name for name in TOYS if name != "ring"]
 def test_a_density_is_one_and_the_data_are_drawn_from_it(name):
     """It sums to one, and the test split's mean log density is its entropy."""
     data = load(DataConfig(dataset=name, conditional=True))
-    (low, high), cells = np.array(data.spec.ranges).T, 240 if len(data.spec.ranges) == 2 else 5000
+    (low, high), cells = np.array(data.spec.ranges).T, 120 if len(data.spec.ranges) == 2 else 5000
     width = (high - low) / cells
     sides = [a + w * (np.arange(cells) + 0.5) for a, w in zip(low, width, strict=True)]
     grid = np.stack(np.meshgrid(*sides), -1).reshape(-1, len(sides))

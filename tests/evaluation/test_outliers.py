@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from jaxgen.evaluation import outliers
 from jaxgen.evaluation.outliers import Scores, derived, found, png_nats
 
 
@@ -13,7 +14,7 @@ def by_pairs(own, other):
     return np.mean([(b > a) + 0.5 * (b == a) for a in own for b in other])
 
 
-def test_areas_are_counts_of_pairs():
+def test_areas_are_counts_of_pairs(monkeypatch):
     rng = np.random.default_rng(0)
     own = np.round(rng.normal(size=60), 1)
     other = np.round(rng.normal(0.7, 1, size=40), 1)  # rounded: there are ties
@@ -29,6 +30,7 @@ def test_areas_are_counts_of_pairs():
     # As many draws of sets as large differ by as much.
     again = [by_pairs(rng.normal(size=60), rng.normal(0.7, 1, size=40)) for _ in range(30)]
     assert 0.4 < (high - low) / (4 * np.std(again)) < 2.5
+    monkeypatch.setattr(outliers, "DRAWS", 2)  # of intervals, at which the rest does not look
     turned = found(Scores(-validation, -own, -other))
     assert abs(turned.auroc + one.auroc - 1) < 1e-12
     # Whichever is to be found, a perfect score finds it.
@@ -50,9 +52,10 @@ def test_a_png_is_as_long_as_its_file():
     assert colour.shape == (2,)
 
 
-def test_untypical_is_far_from_the_mean_on_either_side():
+def test_untypical_is_far_from_the_mean_on_either_side(monkeypatch):
     """A plain image is too likely, noise too unlikely: both are far, and the NLL alone ranks one of
     them below all data."""
+    monkeypatch.setattr(outliers, "DRAWS", 2)
     rng = np.random.default_rng(1)
     nll = Scores(rng.normal(100, 5, 500), rng.normal(100, 5, 300), np.array([20.0, 180.0] * 20))
     png = Scores(*(np.full(len(part), 30.0) for part in nll))

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import some
 from toys import Translator
 
 from jaxgen.data.config import DataConfig
@@ -88,7 +89,7 @@ def test_real_numbers_have_a_range_of_two_and_specks_no_windows():
     assert perfect.psnr is None and list(map(shown, perfect.cells())) == ["no error", "-", "0"]
 
 
-@pytest.mark.parametrize("pairing", ["invert", "rotate", "inpaint"])
+@pytest.mark.parametrize("pairing", some(["invert", "rotate", "inpaint"], ["invert", "inpaint"]))
 def test_an_identity_has_the_score_of_copying(tmp_path, pairing):
     found, dataset = measured(tmp_path, pairing=pairing, unpaired=pairing == "invert")
     assert found.exact == (pairing != "inpaint") and found.window == 7

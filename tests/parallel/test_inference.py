@@ -91,26 +91,34 @@ def model():
     return PixelCNN(DataSpec(3, 4, 1, 3, num_classes=3), **sizes)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_chunks_change_no_image(devices, model, random_state, monkeypatch):
-    monkeypatch.setattr(inference, "CHUNK", 2)
-    mesh, state = make_mesh(devices), random_state(model)
-    spread, key = put(mesh, WHOLE, state), jax.random.key(3)
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def direct(model, random_state):
+    """Labels, images and what is known of them; and what the model makes of all at once."""
+    rng, key, state = np.random.default_rng(0), jax.random.key(3), random_state(model)
     label = rng.integers(3, size=NUM).astype(np.int32)
-    whole = jax.jit(lambda label: model.sample(key, state, NUM, Request(label, 0.9)))(
-        jnp.asarray(label)
-    )
-    chunks = list(inference.mapped(model, "sample", mesh, key, spread, NUM, {"label": label}, 0.9))
+    image = rng.integers(3, size=(NUM, *model.spec.shape)).astype(np.uint8)
+    given = {"x": image, "known": rng.random(image.shape) < 0.5, "label": label}
+
+    @jax.jit
+    def run(x, known, label):
+        request = Request(label, 0.9)
+        sampled = model.sample(key, state, NUM, request)
+        return sampled, model.complete(key, state, x, known, request)
+
+    return given, jax.device_get(run(**given))
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_chunks_change_no_image(devices, model, direct, random_state, monkeypatch):
+    monkeypatch.setattr(inference, "CHUNK", 2)
+    mesh, (given, (whole, filled)) = make_mesh(devices), direct
+    spread, key = put(mesh, WHOLE, random_state(model)), jax.random.key(3)
+    label = {"label": given["label"]}
+    chunks = list(inference.mapped(model, "sample", mesh, key, spread, NUM, label, 0.9))
     # No device holds more than two images at a time.
     assert max(len(chunk) for chunk in chunks) == 2 * devices
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
     assert len(np.unique(whole, axis=0)) > NUM / 2
-
-    image = rng.integers(3, size=(NUM, *model.spec.shape)).astype(np.uint8)
-    known = rng.random(image.shape) < 0.5
-    given = {"x": image, "known": known, "label": label}
-    fill = jax.jit(lambda label: model.complete(key, state, image, known, Request(label, 0.9)))
     chunks = list(inference.mapped(model, "complete", mesh, key, spread, NUM, given, 0.9))
     assert max(len(chunk) for chunk in chunks) == 2 * devices
-    np.testing.assert_array_equal(np.concatenate(chunks), fill(jnp.asarray(label)))
+    np.testing.assert_array_equal(np.concatenate(chunks), filled)

@@ -31,11 +31,13 @@ from jaxgen.runs.config import Run, TrainConfig, runs_by_seed
 from jaxgen.runs.directory import difference, lock, read_run
 from jaxgen.runs.log import read_metrics
 from jaxgen.runs.state import Progress, keys_of, shapes
+from jaxgen.spec import DataSpec
 from jaxgen.training import feed, meter, pace
 from jaxgen.training.trainer import Trainer
 
 DIGITS = data_of(DataConfig())
-LABELLED = data_of(DataConfig(conditional=True, binarize="dynamic"))
+LABELLED = DataConfig(conditional=True, binarize="dynamic")
+"""Loaded when a test asks for it: its draws are a program."""
 
 CONFIG = TrainConfig(
     steps=8, batch_size=20, log_every=2, eval_every=4, samples=20, seed=4, seeds=3, devices=2
@@ -48,7 +50,7 @@ FAMILIES: dict[str, tuple[Model, Any]] = {
         PixelCNN(DIGITS.spec, features=4, blocks=1, head=4, first_kernel=3, optimizer=SGD),
         DIGITS,
     ),
-    "vae": (VAE(LABELLED.spec, hidden=(8,), latents=2, optimizer=SGD), LABELLED),
+    "vae": (VAE(DataSpec(8, 8, 1, 2, 10), hidden=(8,), latents=2, optimizer=SGD), LABELLED),
     "gan": (
         GAN(
             DIGITS.spec, architecture="mlp", hidden=(8,), latents=4, g_optimizer=SGD,
@@ -91,6 +93,7 @@ def score(images: np.ndarray) -> dict[str, float]:
 
 
 def train(directory: Path, model: Model, dataset: Any = DIGITS, **config: Any) -> None:
+    dataset = data_of(dataset) if isinstance(dataset, DataConfig) else dataset
     needs = None if model.monitor in model.metrics else score
     run = Run("test", model, DataConfig(), dataclasses.replace(CONFIG, **config))
     for _, where in runs_by_seed(run, directory):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -39,17 +40,20 @@ from jaxgen.runs import checkpoint, digest
 from jaxgen.runs.config import Run, TrainConfig
 from jaxgen.runs.log import read_metrics
 from jaxgen.runs.state import keys_of, shapes
+from jaxgen.spec import DataSpec
 from jaxgen.training import feed, meter, pace, trainer
 from jaxgen.training.trainer import Trainer, check, mesh_of
 
 DIGITS = data_of(DataConfig())
-LABELLED = data_of(DataConfig(conditional=True, binarize="dynamic"))
+LABELLED = DataConfig(conditional=True, binarize="dynamic")
+"""Loaded when a test asks for it: its draws are a program."""
+BINARY = DataSpec(8, 8, 1, 2, 10)
 
 CONFIG = TrainConfig(steps=20, batch_size=40, log_every=5, eval_every=10, samples=50)
 
 FAMILIES: dict[str, tuple[Model, Any]] = {
     "pixelcnn": (PixelCNN(DIGITS.spec, features=4, blocks=1, head=4, first_kernel=3), DIGITS),
-    "vae": (VAE(LABELLED.spec, hidden=(8,), latents=2), LABELLED),
+    "vae": (VAE(BINARY, hidden=(8,), latents=2), LABELLED),
     "gan": (GAN(DIGITS.spec, architecture="mlp", hidden=(8, 8), latents=4), DIGITS),
 }
 
@@ -93,7 +97,7 @@ class Toy(Model, Samples):
 
 def is_among(key, steps: tuple[int, ...]):
     """Whether this is the key of one of the steps, the first being 1, of the run of seed 0."""
-    wanted = KEYS[np.array(steps, int) - 1]
+    wanted = keys_of_steps()[np.array(steps, int) - 1]
     return (jax.random.key_data(key)[None] == wanted).all(-1).any()
 
 
@@ -102,8 +106,10 @@ def _keys(steps):
     return jax.random.key_data(jax.vmap(one)(steps))
 
 
-KEYS = np.asarray(jax.jit(_keys)(np.arange(20)))
-"""The data of the keys of all steps: constants of the toys' programs."""
+@functools.cache
+def keys_of_steps():
+    """The data of the keys of all steps: constants of the toys' programs."""
+    return np.asarray(jax.jit(_keys)(np.arange(20)))
 
 
 def score(images: np.ndarray) -> dict[str, float]:
@@ -114,6 +120,8 @@ def train(
     directory: Path, model: Model, dataset: Any = DIGITS, config: TrainConfig = CONFIG
 ) -> Trainer:
     directory.mkdir(parents=True, exist_ok=True)
+    keys_of_steps()  # not within a trace
+    dataset = data_of(dataset) if isinstance(dataset, DataConfig) else dataset
     needs = None if model.monitor in model.metrics else score
     made = Trainer(Run("test", model, DataConfig(), config), dataset, directory, needs)
     made.train()
@@ -376,7 +384,7 @@ def test_a_dispatch_is_of_bounded_size(bytes_, monkeypatch):
     """However many steps there are between two rows."""
     monkeypatch.setattr(feed, "RESIDENT_BYTES", bytes_)
     monkeypatch.setattr(feed, "STREAM_BYTES", 2**16)
-    made = feed.Feed(LABELLED, 0, 20, make_mesh(1), 2**31 - 1)
+    made = feed.Feed(data_of(LABELLED), 0, 20, make_mesh(1), 2**31 - 1)
     held = sum(a.nbytes for n, a in made.chunk(0, 1).items() if n not in made._store)
     assert 2**15 < held < 2**17
 
@@ -647,10 +655,12 @@ def test_the_number_of_devices_changes_rounding_alone(tmp_path):
 
 
 def test_check_refuses_before_anything_is_written(tmp_path):
+    labelled = data_of(LABELLED)
+
     def refused(match: str, model: Model = FAMILIES["vae"][0], **config: Any) -> None:
         run = Run("vae", model, DataConfig(), dataclasses.replace(CONFIG, **config))
         with pytest.raises(UserError, match=match):
-            check(run, LABELLED)
+            check(run, labelled)
 
     refused("--batch_size 42 cannot be divided over 4 devices", batch_size=42, devices=4)
     refused("--batch_size 1004.*use --batch_size 1000 or less", batch_size=1004)
@@ -661,15 +671,15 @@ def test_check_refuses_before_anything_is_written(tmp_path):
     refused("12 cannot be divided over 4 devices, 2 or", halves, batch_size=12, devices=4)
     # Asked for no number of devices, it takes as many as divide each part.
     run = Run("vae", halves, DataConfig(), dataclasses.replace(CONFIG, batch_size=12))
-    check(run, LABELLED)
+    check(run, labelled)
     assert mesh_of(run).size == 3
     with pytest.raises(UserError, match="`hidden` must be positive"):
-        VAE(LABELLED.spec, hidden=(-3,))
-    gan = GAN(LABELLED.spec, architecture="mlp", hidden=(8,), d_steps=3)
+        VAE(BINARY, hidden=(-3,))
+    gan = GAN(BINARY, architecture="mlp", hidden=(8,), d_steps=3)
     refused("a step takes 1200 examples.*use --batch_size 333 or less", gan, batch_size=400)
-    vast = VAE(LABELLED.spec, hidden=(2**16,) * 64)
-    one = {**LABELLED.splits, "validation": Split(LABELLED.splits["validation"].take(slice(1)))}
-    few = dataclasses.replace(LABELLED, splits=one)
+    vast = VAE(BINARY, hidden=(2**16,) * 64)
+    one = {**labelled.splits, "validation": Split(labelled.splits["validation"].take(slice(1)))}
+    few = dataclasses.replace(labelled, splits=one)
     check(run, few)  # one is enough where it has a likelihood
     with pytest.raises(UserError, match="validation split has one example, and vae is judged by"):
         check(dataclasses.replace(run, model=gan), few)
@@ -680,7 +690,7 @@ def test_check_refuses_before_anything_is_written(tmp_path):
 
 def test_the_data_and_its_labels_are_shown_before_training(tmp_path):
     """Which label is which class; nothing is said again where nothing is left to train."""
-    data = dataclasses.replace(LABELLED, class_names=tuple("abcdefghij"))
+    data = dataclasses.replace(data_of(LABELLED), class_names=tuple("abcdefghij"))
     run = Run("vae", FAMILIES["vae"][0], DataConfig(), dataclasses.replace(CONFIG, devices=4))
     said = []
     log = SimpleNamespace(say=said.append)
