@@ -101,7 +101,7 @@ def cases():
         yield pytest.param(check, name, marks=marks, id=f"{name}-{check.__name__}")
 
 
-@pytest.mark.parametrize(("check", "name"), cases())
+@pytest.mark.parametrize(("check", "name"), [*cases()])
 def test_contract(check, name, random_state):
     check(with_sgd(MODELS[name].tiny), random_state)
 

@@ -669,6 +669,7 @@ def test_check_refuses_before_anything_is_written(tmp_path):
     match = "40 cannot be divided over 4 devices, 3 or a multiple of it on each; use .*, such as 36"
     refused(match, dataclasses.replace(halves, accumulate=3), devices=4)
     refused("12 cannot be divided over 4 devices, 2 or", halves, batch_size=12, devices=4)
+    refused("25 is no multiple of 2.*one, such as 24", halves, batch_size=25, devices=1)
     # Asked for no number of devices, it takes as many as divide each part.
     run = Run("vae", halves, DataConfig(), dataclasses.replace(CONFIG, batch_size=12))
     check(run, labelled)
