@@ -41,6 +41,11 @@ TASKS = {
         "1,000 combinations, judged in packs of two", (*_STACKED, "--gan.pack=2"), {"gan": ()}
     ),
     "super4": Task("Digits from 2x2 pixels", ("--pairing=super4",), PAIRED),
+    "colorize": Task(
+        "Digits in the colours of their classes, from grey",
+        ("--dataset=tinted_digits", "--pairing=colorize"),
+        PAIRED,
+    ),
 }
 
 

@@ -24,11 +24,11 @@ class DataConfig:
     """The data set, and what is done to its images before a model sees them."""
 
     dataset: str = "digits"
-    """digits; stacked_digits (three in the channels of an image); gaussians1d, ring, grid, moons,
-    spirals or checkerboard (points of known density); tones (synthesized sounds); folder (of
-    images); folders (two: images of the second are to be made from those of the first); wav (a
-    folder of .wav files); points (a file of them); arrays (a file of them); or the name of a TFDS
-    image data set: name or name:version."""
+    """digits; tinted_digits (each class in a colour); stacked_digits (three in the channels of an
+    image); gaussians1d, ring, grid, moons, spirals or checkerboard (points of known density); tones
+    (synthesized sounds); folder (of images); folders (two: images of the second are to be made from
+    those of the first); wav (a folder of .wav files); points (a file of them); arrays (a file of
+    them); or the name of a TFDS image data set: name or name:version."""
     data_dir: str | None = None
     """The TFDS directory (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets); with
     --dataset=folder or wav, the folder of images or sounds; with folders, the two, as A,B; with

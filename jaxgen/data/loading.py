@@ -24,6 +24,7 @@ from jaxgen.data.sources.npz import npz_source
 from jaxgen.data.sources.points import points_source
 from jaxgen.data.sources.stacked import stacked
 from jaxgen.data.sources.tfds import tfds_source
+from jaxgen.data.sources.tinted import tinted
 from jaxgen.data.sources.tones import tones
 from jaxgen.data.sources.wav import wav_source
 from jaxgen.data.splits import SPLITS, Split
@@ -52,6 +53,7 @@ SOURCES: dict[str, Entry] = {
     "digits": Entry(lambda config: digits(), _IMAGES),
     **{name: Entry(lambda config: toy(config.dataset), _POINTS) for name in TOYS},
     "stacked_digits": Entry(lambda config: stacked(digits()), _STACKED),
+    "tinted_digits": Entry(lambda config: tinted(digits()), _IMAGES),
     "tones": Entry(tones, _SOUNDS),
     "folder": Entry(
         folder_source,
