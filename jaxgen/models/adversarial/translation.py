@@ -13,6 +13,7 @@ from jaxgen.abilities import Translates
 from jaxgen.errors import UserError
 from jaxgen.fields import Only
 from jaxgen.model import Batch, Metric, Model, State, example_keys
+from jaxgen.nn.encoders import Output
 from jaxgen.nn.translation import InstanceName, ResNet, UNet
 from jaxgen.optim.net import Variables
 from jaxgen.spec import DataSpec
@@ -35,9 +36,10 @@ class Translation(Model[State], Translates):
     """resnet: residual blocks at the smallest size."""
     norm: InstanceName = "instance"
     """InstanceNorm in the generator, which treats examples apart, or no normalization."""
-    output: Literal["auto", "tanh", "linear"] = "auto"
-    """The generator's last activation; auto: tanh for levels, which lie in [-1, 1], and linear for
-    real numbers. tanh hardly learns any more where it says -1 or 1 everywhere."""
+    output: Output = "linear"
+    """The generator's last activation. linear: what lies beyond the levels becomes the nearest of
+    them; tanh, the papers', stays within [-1, 1], and hardly learns any more once it says -1
+    everywhere, which the absolute error leads to where most of every image is black."""
     dropout: float = 0.0
     """Rate of the generator's dropout, in training and in use: the noise of a translation that has
     several answers."""
@@ -68,12 +70,10 @@ class Translation(Model[State], Translates):
 
     def network(self, way: str = "forth") -> nn.Module:
         """The generator of that way."""
-        made, output = self.ends(way)[1], self.output
-        if output == "auto":
-            output = "tanh" if made.levels else "linear"
+        made = self.ends(way)[1]
         same: dict[str, Any] = {
             "shape": made.shape, "filters": self.filters, "halvings": self.halvings,
-            "norm": self.norm, "output": output, "dropout": self.dropout,
+            "norm": self.norm, "output": self.output, "dropout": self.dropout,
             "num_classes": self.spec.num_classes,
         }  # fmt: skip
         return UNet(**same) if self.architecture == "unet" else ResNet(blocks=self.blocks, **same)
