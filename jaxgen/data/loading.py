@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,11 +165,20 @@ def _check_flags(config: DataConfig, entry: Entry) -> None:
         names += ["any of TFDS"] * _heeds(_OTHERS, field.name)
         raise UserError(
             f"--{field.name}={value} means nothing to --dataset={config.dataset}, but to "
-            f"{_listed(names, 'or')}: name such a --dataset, or leave --{field.name} out"
+            f"{_listed(names, 'or')}: name such a --dataset, or {_without(field)}"
         )
     if not all(getattr(config, name) for name in entry.needs):
         needs = [f"--{name}={what}" for name, what in entry.needs.items()]
         raise UserError(f"--dataset={config.dataset} needs {_listed(needs, 'and')}")
+
+
+def _without(field: Field) -> str:
+    """How to ask for nothing, also where a model's preset asks for something."""
+    if field.default is None:
+        return f"leave --{field.name} out"
+    if field.default is False:
+        return f"give --no_{field.name}"
+    return f"give --{field.name}={field.default}"
 
 
 def _heeds(entry: Entry, name: str) -> bool:

@@ -58,6 +58,9 @@ def test_the_message_names_the_mend():
         "--data_dir=/PICTURES means nothing to --dataset=digits, but to folder, folders, wav, "
     )
     assert "or any of TFDS: name such a --dataset, or leave --data_dir out" in str(error.value)
+    for name, mend in (("binarize", "--binarize=none"), ("unpaired", "--no_unpaired")):
+        with pytest.raises(UserError, match=f"or give {mend}$"):  # a preset may have it
+            load(DataConfig(dataset="moons", **{name: OTHER[name]}))
     with pytest.raises(UserError, match="means nothing to --dataset=mnist, but to tones or wav:"):
         load(DataConfig(dataset="mnist", rate=8000))
 
