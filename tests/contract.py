@@ -29,10 +29,16 @@ def replicas_agree(tree):
             np.testing.assert_array_equal(first, other)
 
 
+@functools.lru_cache(12)
+def step_of(model):
+    """One step under jit: compiled once for all checks of a model."""
+    return jax.jit(model.train_step)
+
+
 def _alone(model, random_state, batch):
     """States of two seeds, and what one step makes of each under jit; it moves every one."""
     states = [random_state(model, seed) for seed in (0, 1)]
-    one = jax.jit(model.train_step)
+    one = step_of(model)
     expected = [one(jax.random.key(i), state, batch, CLOCK) for i, state in enumerate(states)]
     expected, states = jax.device_get((expected, states))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0][0], states[0])
@@ -135,7 +141,7 @@ def devices_and_chunks_change_nothing(model, random_state, others=(4,)):
     same((single, single_metrics), (progress, metrics))
     # And so does a loop written by hand.
     split, by_hand = dataset_of(model.spec).splits["train"], state
-    step, num = jax.jit(model.train_step), BATCH * model.minibatches
+    step, num = step_of(model), BATCH * model.minibatches
     for t in range(STEPS):
         ids = shuffle.indices(0, t * num, num, len(split))[0]
         index = np.arange(num, dtype=np.int32)
@@ -176,7 +182,7 @@ def seeds_together_are_each_alone(model, random_state):
 def metrics_show_whatever_is_not_finite(model, random_state):
     """A NaN in any parameter that is trained reaches a metric, so the trainer would not apply the
     step."""
-    batch, step = batch_of(BATCH * model.minibatches, model.spec), jax.jit(model.train_step)
+    batch, step = batch_of(BATCH * model.minibatches, model.spec), step_of(model)
     state = jax.device_get(random_state(model))
     places, tree = jax.tree.flatten_with_path(state)
     moved, _ = step(jax.random.key(0), state, batch, CLOCK)

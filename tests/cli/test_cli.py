@@ -20,6 +20,7 @@ import pytest
 from compiled import shared_by_commands
 from PIL import Image
 from tiny import some
+from untrained import untrained
 
 from jaxgen.cli import main, parse, train
 from jaxgen.cli.train import lengthened
@@ -30,7 +31,9 @@ from jaxgen.media.kinds import load_images
 from jaxgen.media.pictures import CELL
 from jaxgen.registry import MODELS, load_run
 from jaxgen.runs import digest
+from jaxgen.runs.checkpoint import Checkpoints
 from jaxgen.runs.directory import FORMAT, lock
+from jaxgen.runs.state import shapes
 from jaxgen.spec import DataSpec
 
 ROOT = Path(__file__).parents[2]
@@ -72,19 +75,16 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A tiny run of each family, trained when it is asked for."""
+    """A tiny run of each family, made when it is asked for: that of the VAE, whose results are
+    looked at, is trained, and the others took no step."""
     made: dict[str, Trained] = {}
 
     def trained(name: str) -> Trained:
         if name not in made:
             run = str(tmp_path_factory.mktemp("runs") / name)
-            made[name] = Trained(
-                run, ["train", f"--model={name}", *TINY, *FAMILIES[name], f"--run={run}"]
-            )
-            with pytest.MonkeyPatch.context() as patch:
-                if name != "vae":  # whose results are looked at
-                    patch.setattr(train, "finish_seeds", lambda *args: None)
-                main.main(made[name].command)
+            flags = [f"--model={name}", *TINY, *FAMILIES[name], f"--run={run}"]
+            made[name] = Trained(run, ["train", *flags])
+            main.main(made[name].command) if name == "vae" else untrained(*flags)
         return made[name]
 
     return trained
@@ -157,7 +157,7 @@ def sample(*argv: str, out: str = "x.npz") -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", some(FAMILIES, ["vae"]))
 def test_train_leaves_a_run_that_says_what_it_is(name, trained, capfd):
     run = Path(trained(name).run)
-    if name == "pixelcnn":
+    if name != "vae":
         main.main(trained(name).command)
     names = {p.name for p in run.iterdir()}
     assert names >= {
@@ -751,9 +751,12 @@ def test_a_split_is_compressed_and_comes_back_with_its_labels(trained, refused, 
     found = np.load("images.npz")
     np.testing.assert_array_equal(found["x"], test.x)
     np.testing.assert_array_equal(found["label"], test.label)
-    told = refused("decompress", f"--run={run}", "--checkpoint=10", "--file=test.jxg", "--out=x")
-    latest = load_run(run, "best").step
-    assert latest == 20 and "give the run, and the --checkpoint, that compressed it" in told
+    shutil.copytree(run, "other")
+    with Checkpoints(Path("other/checkpoints")) as checkpoints:
+        progress, _ = checkpoints.restore(shapes(load_run(run).model), 1)
+        checkpoints.save(2, jax.tree.map(np.zeros_like, progress), monitor=1.0)
+    told = refused("decompress", "--run=other", "--checkpoint=2", "--file=test.jxg", "--out=x")
+    assert "give the run, and the --checkpoint, that compressed it" in told
     Image.new("L", (8, 8)).save("a.png")
     assert "have no labels" in refused("compress", f"--run={run}", "--images", "a.png")
     assert not Path("images.jxg").exists()
