@@ -269,9 +269,10 @@ def main() -> None:
     asked = parser.parse_args()
     result = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": []}
     rows = {(r["task"], r["model"], r["seed"]): r for r in result["rows"]}
+    on = common.named(common.machine())
     for key in [] if asked.table or asked.check else asked.tasks:
         if asked.again or (key, "mixture", 0) not in rows:
-            rows |= {(key, row["model"], 0): row for row in baselines(key, asked)}
+            rows |= {(key, r["model"], 0): {**r, "on": on} for r in baselines(key, asked)}
         for name in asked.models:
             for seed in asked.seeds if TASKS[key].small else asked.seeds[:1]:
                 place = key, name, seed
@@ -282,9 +283,10 @@ def main() -> None:
                     rows[place] |= sampling_seconds(model)
                 else:
                     continue
+                rows[place]["on"] = on
                 result = {"machine": common.machine(), "rows": list(rows.values())}
                 common.write(asked.out, result)
-    lines = [*markdown(result["rows"]), "", f"Measured on {common.named(result['machine'])}."]
+    lines = [*markdown(result["rows"]), "", common.measured(result["rows"])]
     table = "\n".join(lines)
     print(table)
     if asked.check:

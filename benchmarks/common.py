@@ -88,6 +88,17 @@ def named(found: Mapping[str, Any]) -> str:
     return f"{device}, {found['cpu_count']} cores, JAX {found['packages']['jax']}"
 
 
+def measured(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line on what rows were measured `on`, a `named` machine each; of several, with the models
+    of all but the first."""
+    models: dict[str, dict[str, None]] = {}
+    for row in rows:
+        models.setdefault(row["on"], {})[f"`{row['model']}` ({row['task']})"] = None
+    most, *others = sorted(models.items(), key=lambda item: -len(item[1]))
+    parts = [most[0], *(f"{', '.join(names)} on {on}" for on, names in others)]
+    return f"Measured on {'; '.join(parts)}."
+
+
 def matmul(quick: bool) -> tuple[Run, float]:
     """Float32 matrix products at JAX's default precision, and the FLOPs of one: the limit."""
     size = 256 if quick else 2048 if jax.default_backend() == "cpu" else 8192

@@ -15,7 +15,8 @@ import pages
 from common import RESULTS, ROOT
 
 Row = dict[str, Any]
-"""A run's results.json, with its task, its command, and the seconds it took."""
+"""A run's results.json, with its task, its command, what it was measured `on`, and the seconds it
+took."""
 
 
 class Task(NamedTuple):
@@ -40,6 +41,7 @@ def train(name: str, task: Task, model: str, seed: int) -> Row:
         wall = time.perf_counter() - start
         results = json.loads((Path(directory) / "run" / "results.json").read_text())
     row = {"task": name, "command": "python " + " ".join(command), "wall_s": round(wall, 1)}
+    row["on"] = common.named(common.machine())
     return row | {n: x for n, x in results.items() if n != "seconds"}
 
 
@@ -67,7 +69,7 @@ def show(
         rows = [row for row in result["rows"] if row["task"] == key]
         if rows:
             parts.append(f"**{task.title}**\n\n{table(key, rows)}")
-    text = "\n\n".join([*parts, f"Measured on {common.named(result['machine'])}."])
+    text = "\n\n".join([*parts, common.measured(result["rows"])])
     if check:
         pages.check(pages.RESULTS_PAGE, name, text, f"python benchmarks/{name}.py --table")
     else:

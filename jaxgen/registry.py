@@ -223,8 +223,9 @@ MODELS: dict[str, Preset] = {
     "cyclegan": Preset(
         # Small networks without halvings see few pixels around each, and so leave each image what
         # it shows: larger ones turn digits into others, and back.
+        # Weaker discriminators, or generators without tanh, end at other maps with some seeds.
         CycleGAN(_PAIRS, architecture="resnet", filters=8, halvings=0, blocks=1, norm="none",
-                 cycle=3.0, ema=0.99, d_filters=16, d_halvings=0, d_norm="none",
+                 output="tanh", cycle=3.0, ema=0.99, d_filters=32, d_halvings=0, d_norm="none",
                  g_optimizer=_FALLING_RATE,
                  d_optimizer=dataclasses.replace(_FALLING_RATE, learning_rate=2e-3)),
         DataConfig(pairing="invert", unpaired=True), TrainConfig(steps=1500, batch_size=50),
