@@ -29,9 +29,19 @@ def refuse_idle(config: Any) -> None:
         value, rule = getattr(config, field.name), only.get(field.name)
         if rule and value != field.default and not rule.holds(config):
             raise UserError(
-                f"`{field.name}`={value} has no effect {rule.otherwise}: change that, or leave "
-                f"`{field.name}` out"
+                f"`{field.name}`={value} has no effect {rule.otherwise}: change that, or "
+                f"{mended(field.name, field.default)}"
             )
+
+
+def mended(name: str, default: Any) -> str:
+    """How to have a field at its default, which is not to leave it out where a preset sets it."""
+    plain = isinstance(default, int | float | str | tuple) and not isinstance(default, bool)
+    if not plain or default in ("", ()):
+        return f"leave `{name}` out"
+    several = isinstance(default, tuple)
+    given = f"`{name}` {' '.join(map(str, default))}" if several else f"`{name}`={default}"
+    return f"give {given}, its default"
 
 
 LARGEST = 2**16

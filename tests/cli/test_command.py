@@ -27,8 +27,7 @@ def test_given_images_leave_no_effect_to_what_names_others(kind, field, value, t
     command = kind(run=str(tmp_path), images=("a.png",), **{field: value})
     with pytest.raises(UserError) as error:
         command()
-    told = f"--{field}={value} has no effect beside --images: change that, or leave --{field} out"
-    assert str(error.value) == told
+    assert str(error.value).startswith(f"--{field}={value} has no effect beside --images: change ")
 
 
 @pytest.mark.parametrize("field", ["num", "seed"])

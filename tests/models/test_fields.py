@@ -13,6 +13,7 @@ import pytest
 
 from jaxgen.cli.flags import spelled
 from jaxgen.errors import UserError
+from jaxgen.fields import mended
 from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
@@ -135,7 +136,7 @@ def test_a_field_without_effect_is_refused(kind, spec, field, switch):
             made(**field, **other)
         except UserError as error:
             assert str(error).startswith(f"`{name}`={value} has no effect without ")
-            assert str(error).endswith(f": change that, or leave `{name}` out")
+            assert str(error).endswith(f": change that, or {mended(name, getattr(made(), name))}")
             refused += 1
         # What is at its default was not set.
         made(**{name: getattr(made(), name)}, **other)
@@ -159,9 +160,12 @@ def test_the_command_line_spells_it():
         VAE(SPEC, filters=64)
     flags = ["vae.filters", "vae.architecture", "vae.hidden"]
     assert spelled(str(error.value), flags, ()) == (
-        "--vae.filters=64 has no effect without --vae.architecture=conv: change that, or leave "
-        "--vae.filters out"
+        "--vae.filters=64 has no effect without --vae.architecture=conv: change that, or give "
+        "--vae.filters=32, its default"
     )
+    assert mended("hidden", (500, 500)) == "give `hidden` 500 500, its default"
+    for default in (None, "", (), False, Optimizer()):
+        assert mended("field", default) == "leave `field` out"
 
 
 def others(model, name, hint):
