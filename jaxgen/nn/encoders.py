@@ -20,6 +20,7 @@ from jaxgen.nn.layers import (
     Activation,
     Conv,
     ConvTranspose,
+    Dense,
     dropout,
     fold_keys,
     halvings,
@@ -206,7 +207,7 @@ class MLPDiscriminator(nn.Module, kw_only=True):
         h = entered(x, label, self.num_classes, self.condition).reshape(len(x), -1)
         for i, n in enumerate(self.hidden):
             norm = "none" if self.norm == "batch" and i == 0 else self.norm
-            h = weighed(nn.Dense(n, use_bias=norm != "batch"), norm, self.train)(h)
+            h = weighed(Dense(n, use_bias=norm != "batch"), norm, self.train)(h)
             h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
         if features:
             return h
@@ -214,7 +215,7 @@ class MLPDiscriminator(nn.Module, kw_only=True):
             h = minibatch_deviation(h[:, None, None], self.group)[:, 0, 0]
 
         def layer(width: int, what: str) -> Callable[[Array], Array]:
-            return weighed(nn.Dense(width, use_bias=what != "embed"), self.norm, self.train)
+            return weighed(Dense(width, use_bias=what != "embed"), self.norm, self.train)
 
         return judged(h, label, self.num_classes, self.condition, layer, classes)
 
@@ -262,7 +263,7 @@ class DCGANDiscriminator(nn.Module, kw_only=True):
             return h
 
         def layer(width: int, what: str) -> Callable[[Array], Array]:
-            dense = nn.Dense(width, use_bias=what != "embed", kernel_init=_INIT)
+            dense = Dense(width, use_bias=what != "embed", kernel_init=_INIT)
             return weighed(dense, self.norm, self.train)
 
         return judged(h, label, self.num_classes, self.condition, layer, classes)

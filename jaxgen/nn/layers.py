@@ -21,6 +21,24 @@ ACTIVATIONS = {
 Activation = Literal["relu", "leaky_relu", "elu", "tanh"]
 
 
+class Dense(nn.Module):
+    """A matrix product, in the precision of x whatever made the matrix."""
+
+    features: int
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        shape = (x.shape[-1], self.features)
+        # Spectral normalization divides in float32, whatever the precision.
+        y = x @ self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return y
+
+
 class Conv(nn.Module):
     """A strided convolution, output size ceil(size / stride)."""
 

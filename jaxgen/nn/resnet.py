@@ -13,7 +13,7 @@ from jaxgen.errors import UserError
 from jaxgen.nn.encoders import Output
 from jaxgen.nn.equalized import minibatch_deviation
 from jaxgen.nn.labels import Condition, entered, judged, with_label
-from jaxgen.nn.layers import Conv, upsample
+from jaxgen.nn.layers import Conv, Dense, upsample
 from jaxgen.nn.norm import Norm, NormName, weighed
 from jaxgen.nn.style import halved
 
@@ -165,7 +165,7 @@ class ResNetDiscriminator(nn.Module, kw_only=True):
             h = minibatch_deviation(h[:, None, None], self.group)[:, 0, 0]
 
         def layer(width: int, what: str) -> Callable[[Array], Array]:
-            dense = nn.Dense(width, use_bias=what != "embed", kernel_init=_SKIP)
+            dense = Dense(width, use_bias=what != "embed", kernel_init=_SKIP)
             return weighed(dense, self.norm, self.train)
 
         return judged(h, label, self.num_classes, self.condition, layer, classes)

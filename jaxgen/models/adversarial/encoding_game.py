@@ -22,6 +22,7 @@ from jaxgen.models.adversarial.shown import Shown
 from jaxgen.models.adversarial.state import Apply, GameState
 from jaxgen.nn.encoders import Decoder, Encoder
 from jaxgen.nn.labels import Condition, entered, judged
+from jaxgen.nn.layers import Dense
 from jaxgen.nn.norm import NormName, weighed
 from jaxgen.optim.net import Variables
 
@@ -55,11 +56,11 @@ class JointDiscriminator(nn.Module, kw_only=True):
         h = jnp.concatenate([self.trunk(x), *latents], -1)
         h = entered(h, label, self.num_classes, self.condition)
         for width in self.hidden:
-            hidden = weighed(nn.Dense(width), self.norm, self.train)
+            hidden = weighed(Dense(width), self.norm, self.train)
             h = jax.nn.leaky_relu(hidden(h), 0.2)
 
         def layer(width: int, what: str) -> Callable[[Array], Array]:
-            return weighed(nn.Dense(width, use_bias=what != "embed"), self.norm, self.train)
+            return weighed(Dense(width, use_bias=what != "embed"), self.norm, self.train)
 
         return judged(h, label, self.num_classes, self.condition, layer)
 
