@@ -1,13 +1,7 @@
 """Layers and networks for any family of models."""
 
-from jaxgen.nn.encoders import (
-    DCGANDiscriminator,
-    DCGANGenerator,
-    Decoder,
-    Encoder,
-    MLPDiscriminator,
-    MLPGenerator,
-)
+from jaxgen.nn.discriminators import DCGANDiscriminator, MLPDiscriminator
+from jaxgen.nn.encoders import DCGANGenerator, Decoder, Encoder, MLPGenerator
 from jaxgen.nn.labels import with_label
 from jaxgen.nn.layers import (
     ACTIVATIONS,

@@ -1,11 +1,10 @@
-"""Networks between data and vectors: encoders and decoders, generators and discriminators.
+"""Networks between data and vectors: encoders and decoders, and generators.
 
 Each takes its own sizes by keyword and can be used alone. Data is [b h w c], floats in about
 [-1, 1]; labels int [b], or None for a network without classes, are appended as one-hot features.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -13,25 +12,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.nn.equalized import minibatch_deviation
-from jaxgen.nn.labels import Condition, entered, judged, with_label
+from jaxgen.nn.labels import with_label
 from jaxgen.nn.layers import (
     ACTIVATIONS,
     Activation,
     Conv,
     ConvTranspose,
-    Dense,
     dropout,
     fold_keys,
     halvings,
     upsample,
 )
-from jaxgen.nn.norm import Norm, NormName, weighed
+from jaxgen.nn.norm import Norm
 
 Output = Literal["tanh", "linear"]
 """A generator's last activation."""
 
-_INIT = nn.initializers.normal(0.02)
+DCGAN_INIT = nn.initializers.normal(0.02)
 """The DCGAN paper's initialization, section 4."""
 
 
@@ -169,104 +166,13 @@ class DCGANGenerator(nn.Module, kw_only=True):
         size = (*smallest, self.filters * 2 ** (len(larger) - 1))
         # A transposed convolution of a 1x1 map to the smallest size is this matrix product.
         h = with_label(z, label, self.num_classes)
-        h = nn.Dense(size[0] * size[1] * size[2], use_bias=bias, kernel_init=_INIT)(h)
+        h = nn.Dense(size[0] * size[1] * size[2], use_bias=bias, kernel_init=DCGAN_INIT)(h)
         h = h.reshape(-1, *size)
         for i in reversed(range(len(larger))):
             h = jax.nn.relu(Norm(self.norm, self.train, self.axis_name)(h))
             n, use_bias = (self.filters * 2 ** (i - 1), bias) if i else (channels, True)
-            h = ConvTranspose(n, 4, larger[i], use_bias=use_bias, kernel_init=_INIT)(h)
+            h = ConvTranspose(n, 4, larger[i], use_bias=use_bias, kernel_init=DCGAN_INIT)(h)
         return jnp.tanh(h) if self.output == "tanh" else h
-
-
-class MLPDiscriminator(nn.Module, kw_only=True):
-    """Data [b h w c] to the logit [b] of being real, by fully connected layers."""
-
-    hidden: tuple[int, ...]
-    norm: NormName = "batch"
-    """BatchNorm after every layer but the first; spectral normalization of all."""
-    group: int = 0
-    """Examples, one after another, whose variation the last layer sees; 0 = none."""
-    num_classes: int = 0
-    condition: Condition = "concat"
-    """How labels are taken."""
-    train: bool = False
-    """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
-    axis_name: str | None = None
-    """The mapped axis over which BatchNorm's batch extends."""
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
-        features: bool = False,
-        classes: bool = False,
-    ) -> Any:
-        """With `features`, what the last layer sees [b f] instead of the logit; with `classes`, see
-        `judged`."""
-        h = entered(x, label, self.num_classes, self.condition).reshape(len(x), -1)
-        for i, n in enumerate(self.hidden):
-            norm = "none" if self.norm == "batch" and i == 0 else self.norm
-            h = weighed(Dense(n, use_bias=norm != "batch"), norm, self.train)(h)
-            h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
-        if features:
-            return h
-        if self.group:
-            h = minibatch_deviation(h[:, None, None], self.group)[:, 0, 0]
-
-        def layer(width: int, what: str) -> Callable[[Array], Array]:
-            return weighed(Dense(width, use_bias=what != "embed"), self.norm, self.train)
-
-        return judged(h, label, self.num_classes, self.condition, layer, classes)
-
-
-class DCGANDiscriminator(nn.Module, kw_only=True):
-    """Images [b h w c] to the logit [b] of being real, by convolutions of stride 2 and 4x4 kernels
-    (Radford, Metz & Chintala 2016, arXiv:1511.06434)."""
-
-    filters: int
-    """Features of the first convolution, doubled at every halving."""
-    norm: NormName = "batch"
-    """BatchNorm after every convolution but the first, as in the paper; spectral normalization of
-    all."""
-    group: int = 0
-    """Examples, one after another, whose variation the last layer sees; 0 = none."""
-    num_classes: int = 0
-    condition: Condition = "concat"
-    """How labels are taken."""
-    train: bool = False
-    """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
-    axis_name: str | None = None
-    """The mapped axis over which BatchNorm's batch extends."""
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
-        features: bool = False,
-        classes: bool = False,
-    ) -> Any:
-        """With `features`, what the last layer sees [b f] instead of the logit; with `classes`, see
-        `judged`."""
-        h = entered(x, label, self.num_classes, self.condition)
-        for i in range(len(several_sizes(x.shape[1], x.shape[2])) - 1):
-            norm = "none" if self.norm == "batch" and i == 0 else self.norm
-            conv = Conv(self.filters * 2**i, 4, 2, use_bias=norm != "batch", kernel_init=_INIT)
-            h = weighed(conv, norm, self.train)(h)
-            h = jax.nn.leaky_relu(Norm(norm, self.train, self.axis_name)(h), 0.2)
-        if self.group and not features:
-            h = minibatch_deviation(h, self.group)
-        h = h.reshape(len(h), -1)
-        # A convolution that covers the whole remaining map is this matrix product.
-        if features:
-            return h
-
-        def layer(width: int, what: str) -> Callable[[Array], Array]:
-            dense = Dense(width, use_bias=what != "embed", kernel_init=_INIT)
-            return weighed(dense, self.norm, self.train)
-
-        return judged(h, label, self.num_classes, self.condition, layer, classes)
 
 
 def several_sizes(height: int, width: int) -> list[tuple[int, int]]:

@@ -1,7 +1,6 @@
 """Residual generators and discriminators (Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al.
 2018, arXiv:1802.05957, whose networks for 128 pixels these are at 64 filters)."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxgen.errors import UserError
+from jaxgen.nn.discriminators import Discriminator
 from jaxgen.nn.encoders import Output
-from jaxgen.nn.equalized import minibatch_deviation
-from jaxgen.nn.labels import Condition, entered, judged, with_label
-from jaxgen.nn.layers import Conv, Dense, upsample
+from jaxgen.nn.labels import with_label
+from jaxgen.nn.layers import Conv, upsample
 from jaxgen.nn.norm import Norm, NormName, weighed
 from jaxgen.nn.style import halved
 
@@ -118,37 +117,18 @@ class ResNetGenerator(nn.Module, kw_only=True):
         return jnp.tanh(x) if self.output == "tanh" else x
 
 
-class ResNetDiscriminator(nn.Module, kw_only=True):
-    """Images [b h w c] to the logit [b] of being real, by blocks that halve the size to a smaller
-    side of 4, one more, and the sum over places."""
+class ResNetDiscriminator(Discriminator, kw_only=True):
+    """Images to the logit of being real, by blocks that halve the size to a smaller side of 4, one
+    more, and the sum over places. BatchNorm comes before every rectifier but that of the first
+    block."""
 
     filters: int
     """Features of the first block, doubled at every halving."""
-    norm: NormName = "batch"
-    """BatchNorm before every rectifier but that of data's first block; spectral normalization of
-    all weights."""
-    group: int = 0
-    """Examples, one after another, whose variation the last layer sees; 0 = none."""
-    num_classes: int = 0
-    condition: Condition = "concat"
-    """How labels are taken."""
-    train: bool = False
-    """Whether BatchNorm normalizes by the batch, and moves its statistics, or by these."""
-    axis_name: str | None = None
-    """The mapped axis over which BatchNorm's batch extends."""
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        label: Int[Array, " b"] | None = None,
-        features: bool = False,
-        classes: bool = False,
-    ) -> Any:
-        """With `features`, what the last layer sees [b f] instead of the logit; with `classes`, see
-        `judged`."""
-        h = entered(x, label, self.num_classes, self.condition)
-        halvings = len(residual_sizes(x.shape[1], x.shape[2])) - 1
+    last_init: nn.initializers.Initializer = _SKIP
+
+    def seen(self, x: Float[Array, "b h w _"]) -> Float[Array, "b f"]:
+        h, halvings = x, len(residual_sizes(x.shape[1], x.shape[2])) - 1
         for i in range(halvings + 1):
             h = Block(
                 features=self.filters * 2 ** min(i, halvings - 1),
@@ -158,14 +138,4 @@ class ResNetDiscriminator(nn.Module, kw_only=True):
                 train=self.train,
                 axis_name=self.axis_name,
             )(h)
-        h = jax.nn.relu(Norm(self.norm, self.train, self.axis_name)(h)).sum((1, 2))
-        if features:
-            return h
-        if self.group:
-            h = minibatch_deviation(h[:, None, None], self.group)[:, 0, 0]
-
-        def layer(width: int, what: str) -> Callable[[Array], Array]:
-            dense = Dense(width, use_bias=what != "embed", kernel_init=_SKIP)
-            return weighed(dense, self.norm, self.train)
-
-        return judged(h, label, self.num_classes, self.condition, layer, classes)
+        return jax.nn.relu(self.normed(h, self.norm)).sum((1, 2))

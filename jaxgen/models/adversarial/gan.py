@@ -16,12 +16,8 @@ from jaxgen.model import Batch, without_label
 from jaxgen.models.adversarial.augmented import AugmentedGame
 from jaxgen.models.adversarial.shown import Shown
 from jaxgen.models.adversarial.state import Apply, GameState
-from jaxgen.nn.encoders import (
-    DCGANDiscriminator,
-    DCGANGenerator,
-    MLPDiscriminator,
-    MLPGenerator,
-)
+from jaxgen.nn.discriminators import DCGANDiscriminator, MLPDiscriminator
+from jaxgen.nn.encoders import DCGANGenerator, MLPGenerator
 from jaxgen.nn.layers import halvings
 from jaxgen.nn.norm import NormName
 from jaxgen.nn.resnet import ResNetDiscriminator, ResNetGenerator, residual_sizes
