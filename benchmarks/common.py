@@ -89,14 +89,19 @@ def named(found: Mapping[str, Any]) -> str:
 
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line on what rows were measured `on`, a `named` machine each; of several, with the models
-    of all but the first."""
-    models: dict[str, dict[str, None]] = {}
+    """One line on what rows were measured `on`, a `named` machine each; of several, with the tasks
+    and models of which the fewer rows are."""
+    machines: dict[str, dict[str, dict[str, None]]] = {}
     for row in rows:
-        models.setdefault(row["on"], {})[f"`{row['model']}` ({row['task']})"] = None
-    most, *others = sorted(models.items(), key=lambda item: -len(item[1]))
-    parts = [most[0], *(f"{', '.join(names)} on {on}" for on, names in others)]
-    return f"Measured on {'; '.join(parts)}."
+        tasks = machines.setdefault(row["on"], {})
+        tasks.setdefault(row["task"], {})[f"`{row['model']}`"] = None
+    count = {on: sum(row["on"] == on for row in rows) for on in machines}
+    most, *others = sorted(machines, key=lambda on: -count[on])
+    parts = [f"Measured on {most}"]
+    for on in others:
+        of = "; ".join(f"{', '.join(names)} ({task})" for task, names in machines[on].items())
+        parts.append(f"{count[on]} rows of {len(rows)} on {on}: {of}")
+    return ". ".join(parts) + "."
 
 
 def matmul(quick: bool) -> tuple[Run, float]:

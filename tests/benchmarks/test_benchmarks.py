@@ -32,6 +32,18 @@ QUICK = {
 }
 
 
+def test_rows_say_what_each_was_measured_on():
+    import common
+
+    rows = [{"task": "digits", "model": "vae", "on": on} for on in ("old", "new", "new")]
+    assert common.measured(rows[:1]) == "Measured on old."
+    told = "Measured on new. 1 rows of 3 on old: `vae` (digits)."
+    assert common.measured(rows) == told
+    for name in ("adversarial", "autoregressive", "latent"):
+        kept = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())["rows"]
+        assert all("cores, JAX" in row["on"] for row in kept)
+
+
 def test_one_function_makes_paths_of_flags():
     for file in (ROOT / "benchmarks").glob("*.py"):
         assert "type=Path" not in file.read_text(), file
