@@ -136,7 +136,8 @@ MODELS: dict[str, Preset] = {
         100,
     ),
     "pixelvae2": _on_digits(
-        MapPixelVAE(_DIGITS, warmup=500), 1500,
+        # Without free bits, the vector on top is given up in these steps.
+        MapPixelVAE(_DIGITS, warmup=500, free_bits=0.25), 1500,
         # Few layers and a small weight of the KL: random Gaussians would magnify rounding.
         MapPixelVAE(_TINY, beta=0.01, latents=2, size=1, filters=3, residual_blocks=0,
                     hidden=(4,), prior_features=3, prior_blocks=0, maps=3, features=3, blocks=1,
