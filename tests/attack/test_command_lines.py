@@ -6,7 +6,6 @@ import typing
 
 import jax
 import pytest
-from compiled import shared_by_commands
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tiny import some
@@ -74,19 +73,6 @@ def attack(num):
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def options():
-    jax.config.update("jax_debug_key_reuse", False)
-    yield
-    jax.config.update("jax_debug_key_reuse", True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once():
-    with shared_by_commands():
-        yield
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ tested where they are."""
 
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from compiled import shared_by_commands
 
 from jaxgen.cli import main
 from jaxgen.media.pictures import save_png
@@ -47,19 +45,6 @@ FEW = 3
 MANY = pytest.param(100, marks=pytest.mark.slow)
 """Damages that a test does; together three hundred, in the slow tests."""
 few_and_many = pytest.mark.parametrize("num", [FEW, MANY])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def options():
-    jax.config.update("jax_debug_key_reuse", False)
-    yield
-    jax.config.update("jax_debug_key_reuse", True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once():
-    with shared_by_commands():
-        yield
 
 
 @pytest.fixture
