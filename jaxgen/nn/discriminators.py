@@ -58,11 +58,9 @@ class Discriminator(nn.Module, kw_only=True):
             h = minibatch_deviation(maps, self.group)
         # A convolution that covers a whole map is the matrix product that comes of it.
         h = h.reshape(len(h), -1)
-        return (
-            h
-            if features
-            else judged(h, label, self.num_classes, self.condition, self._layer, classes)
-        )
+        if features:
+            return h
+        return judged(h, label, self.num_classes, self.condition, self._layer, classes)
 
     def _layer(self, width: int, what: str) -> Any:
         dense = Dense(width, use_bias=what != "embed", kernel_init=self.last_init)

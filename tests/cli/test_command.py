@@ -16,6 +16,7 @@ from jaxgen.cli.sample import Sample
 from jaxgen.data.config import DataConfig
 from jaxgen.data.loading import load
 from jaxgen.errors import UserError
+from jaxgen.fields import mended
 from jaxgen.spec import DataSpec
 
 
@@ -27,7 +28,9 @@ def test_given_images_leave_no_effect_to_what_names_others(kind, field, value, t
     command = kind(run=str(tmp_path), images=("a.png",), **{field: value})
     with pytest.raises(UserError) as error:
         command()
-    assert str(error.value).startswith(f"--{field}={value} has no effect beside --images: change ")
+    mend = mended(field, getattr(kind(run="x"), field)).replace(f"`{field}`", f"--{field}")
+    told = f"--{field}={value} has no effect beside --images: change that, or {mend}"
+    assert str(error.value) == told
 
 
 @pytest.mark.parametrize("field", ["num", "seed"])
