@@ -14,6 +14,8 @@ from jaxgen.report.text import readable
 
 FACTS = ("step", "split", "skipped")
 """What a row has beside its metrics."""
+NORM = "grad_norm"
+"""What the names of norms of gradients end with, after whose they are."""
 LETTERS = 80
 """About as many stand side by side below a chart."""
 _INK = "#010203"
@@ -44,9 +46,10 @@ def curves(
 ) -> list[tuple[str, str]]:
     """(title, SVG) for each chart of the rows of metrics.jsonl, as `metrics` declare them, with
     the step of the best checkpoint marked; the monitor comes first. What is not finite leaves a
-    gap, and a metric that is not declared goes by its name."""
+    gap, the norms of the players' gradients share a chart, and a metric that is not declared goes
+    by its name."""
     names = list(dict.fromkeys(n for row in rows for n in row if n not in FACTS))
-    groups = _groups({name: metrics.get(name, Metric(name)) for name in names})
+    groups = _groups({name: metrics.get(name) or _undeclared(name) for name in names})
     charts = []
     for title, group in sorted(groups.items(), key=lambda item: monitor not in item[1]):
         lines = [
@@ -125,6 +128,13 @@ def spreads(names: Sequence[str], means: np.ndarray, deviations: np.ndarray, tit
 def _cut(name: str, room: int) -> str:
     """The name, or as much of it as so many letters hold."""
     return name if len(name) <= room else f"{name[: room - 1]}…" if room else ""
+
+
+def _undeclared(name: str) -> Metric:
+    """A norm of gradients, which every step measures, or what only its name tells of."""
+    if not name.endswith(NORM):
+        return Metric(name)
+    return Metric(name, chart="norm of gradients", curve=name.removesuffix(NORM)[:-1].upper())
 
 
 def _groups(metrics: Mapping[str, Metric]) -> dict[str, dict[str, str]]:

@@ -392,7 +392,7 @@ def test_what_a_model_shows_of_itself_is_pictured(tmp_path):
 def test_curves_are_those_that_the_model_declares(tmp_path):
     subject = looked_at(Linear(IMAGES), tmp_path)
     look = facts.training(subject, nothing_measured(subject))
-    assert [chart.title for chart in look.blocks] == ["both terms", "grad_norm"]
+    assert [chart.title for chart in look.blocks] == ["both terms", "norm of gradients"]
     assert "their sum train" in look.blocks[0].svg
     assert look.notes[1] == "At the last point: the bound is -3.0"
     page = render(subject, nothing_measured(subject), [look])

@@ -371,6 +371,7 @@ def test_curves_group_what_belongs_together_and_survive_gaps():
     rows = [
         {"step": 1, "split": "train", "d_loss": 1.0, "g_loss": 2.0, "new": 0.5, "skipped": 0},
         {"step": 2, "split": "train", "d_loss": None, "g_loss": 1.0, "new": 0.4, "skipped": 1},
+        {"step": 2, "split": "train", "d_grad_norm": 3.0, "g_grad_norm": 4.0, "grad_norms": 5.0},
         {"step": 2, "split": "validation", "frechet": None},
     ]
     metrics = {
@@ -380,6 +381,8 @@ def test_curves_group_what_belongs_together_and_survive_gaps():
     }
     drawn = charts.curves(rows, metrics, "frechet", 2)
     titles = [title for title, _ in drawn]
-    assert titles == [str(scores.METRICS["frechet"]), "both losses", "new"]
-    assert all("D train" in svg and "G train" in svg for title, svg in drawn[1:2])
+    groups = ["both losses", "new", "norm of gradients", "grad_norms"]
+    assert titles == [str(scores.METRICS["frechet"]), *groups]
+    for i in (1, 3):
+        assert "D train" in drawn[i][1] and "G train" in drawn[i][1]
     assert drawn == charts.curves(rows, metrics, "frechet", 2)
