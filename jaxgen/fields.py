@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from jaxgen.errors import UserError
 
@@ -46,6 +46,11 @@ def mended(name: str, default: Any) -> str:
 
 LARGEST = 2**16
 """The largest size that a network is given."""
+MOST = 2**9
+"""The most of what is built one after another: every one more makes a program longer."""
+
+Repeats = Annotated[int, MOST]
+"""A field's type: how many layers, blocks, levels or turns are built one after another."""
 
 
 def sizes(config: Any) -> dict[str, tuple[int, ...]]:
@@ -66,8 +71,11 @@ def sizes(config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def refuse_huge(config: Any) -> None:
-    """Raises UserError for a size of a network that no memory holds, before it is built."""
+    """Raises UserError for a size of a network that no memory holds, or no compiler ends with,
+    before it is built."""
+    repeated = {field.name for field in fields(config) if field.type is Repeats}
     for name, values in sizes(config).items():
-        if any(n > LARGEST for n in values):
+        most = MOST if name in repeated else LARGEST
+        if any(n > most for n in values):
             value = getattr(config, name)
-            raise UserError(f"`{name}` must be at most {LARGEST}; got {value}")
+            raise UserError(f"`{name}` must be at most {most}; got {value}")

@@ -4,16 +4,18 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import batch_of, some
 
 from jaxgen.cli.flags import spelled
 from jaxgen.errors import UserError
-from jaxgen.fields import mended
+from jaxgen.fields import Repeats, mended
 from jaxgen.models.adversarial.bigan import BiGAN
 from jaxgen.models.adversarial.cyclegan import CycleGAN
 from jaxgen.models.adversarial.gan import GAN
@@ -225,10 +227,51 @@ def test_no_size_is_beyond_any_memory(name):
             with contextlib.suppress(UserError):  # of a field that has no effect here
                 dataclasses.replace(tiny, **{field.name: 2**31 - 1})
     for field in sizes(tiny):
-        for value in (2**16 + 1, 2**31):
+        most = 2**9 if field.type is Repeats else 2**16
+        for value in (most + 1, 2**31):
             huge = (value,) if isinstance(field.default, tuple) else value
-            with pytest.raises(UserError, match=f"`{field.name}`.* must be at most 65536"):
+            with pytest.raises(UserError, match=f"`{field.name}`.* must be at most {most};"):
                 dataclasses.replace(tiny, **{field.name: huge})
+
+
+def operations(jaxpr):
+    """How many a program has, those of its inner programs among them."""
+    inner = [
+        getattr(leaf, "jaxpr", leaf)
+        for equation in jaxpr.eqns
+        for leaf in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns"))
+    ]
+    return len(jaxpr.eqns) + sum(operations(each) for each in inner if hasattr(each, "eqns"))
+
+
+GROUPS = 2 * 3 * 4 * 5
+"""Examples that parts and groups of any few divide."""
+
+
+def length(model):
+    """Operations of a train step, and arrays of its state."""
+    batch = batch_of(GROUPS * model.minibatches, model.spec)
+    state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    step = functools.partial(model.train_step, batch=batch, step=0)
+    program = jax.make_jaxpr(step)(jax.random.key(0), state).jaxpr
+    return operations(program) + len(jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", some(MODELS, ("vae", "nade", "wavenet")))
+def test_what_makes_a_program_longer_is_declared(name):
+    """As `Repeats`, of which there may be fewer."""
+    tiny = MODELS[name].tiny
+    for field in dataclasses.fields(tiny):
+        if type(field.default) is not int:
+            continue
+        lengths = [length(tiny)]
+        with contextlib.suppress(UserError):
+            for more in (1, 2, 4):
+                value = getattr(tiny, field.name) + more
+                lengths.append(length(dataclasses.replace(tiny, **{field.name: value})))
+        longer = all(a < b for a, b in itertools.pairwise(lengths))
+        if len(lengths) == 4:
+            assert longer == (field.type is Repeats), f"{field.name}: {lengths}"
 
 
 def test_models_have_sizes():

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.abilities import Watches
 from jaxgen.errors import UserError
-from jaxgen.fields import Only, refuse_huge, refuse_idle
+from jaxgen.fields import Only, Repeats, refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
 from jaxgen.model import Batch, Metric, Metrics
 from jaxgen.models.adversarial.base import NOT_PARAMS
@@ -76,7 +76,7 @@ class CycleGAN(Translation[CycleState], Watches):
     has pairs; cycle: the error after one way and back, where it has none."""
     d_filters: int = 64
     """The discriminators' features after their first layer, doubled at every halving."""
-    d_halvings: int = 2
+    d_halvings: Repeats = 2
     """How often the discriminators halve height and width: patches of 7, 16, 34, 70 pixels for
     0, 1, 2, 3."""
     d_norm: Literal["instance", "spectral", "none"] = "instance"

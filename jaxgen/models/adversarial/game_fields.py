@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.losses.adversarial import SMOOTHED
 from jaxgen.model import Metric
 from jaxgen.nn.labels import Condition
@@ -29,7 +29,7 @@ class GameFields:
     a critic's values, for a discriminator whose slope is bounded."""
     updates: Literal["alternating", "simultaneous"] = "alternating"
     """alternating: the generator meets the updated discriminator; simultaneous: the old one."""
-    d_steps: int = 1
+    d_steps: Repeats = 1
     """Discriminator steps per generator step, each on a batch of its own."""
     unrolled: int = 0
     """Further discriminator updates, on the same examples, through which the generator's gradient

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
-from jaxgen.fields import refuse_huge, refuse_idle
+from jaxgen.fields import Repeats, refuse_huge, refuse_idle
 from jaxgen.model import Batch, Metric, Metrics
 from jaxgen.models.adversarial.base import Game
 from jaxgen.models.adversarial.shown import Shown, packed
@@ -41,7 +41,7 @@ class Pix2Pix(Translation[GameState], Game):
     """Weight of the absolute error, of values in [-1, 1], beside the adversarial loss."""
     d_filters: int = 64
     """The discriminator's features after its first layer, doubled at every halving."""
-    d_halvings: int = 2
+    d_halvings: Repeats = 2
     """How often the discriminator halves height and width: patches of 7, 16, 34, 70 pixels for
     0, 1, 2, 3."""
     d_norm: Literal["instance", "spectral", "none"] = "instance"

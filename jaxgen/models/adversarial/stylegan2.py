@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from jaxgen.abilities import Embeds
 from jaxgen.distributions.normal import normal_like
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.losses.penalties import lazily, path_lengths
 from jaxgen.model import Batch, Metric, Request, example_keys, labels_or_all, without_label
 from jaxgen.models.adversarial.latent_game import PriorGame
@@ -42,7 +42,7 @@ class StyleGAN2(PriorGame, Embeds):
     """Dimensions of z, standard normal."""
     styles: int = 64
     """Dimensions of w, from which each layer takes its style."""
-    mapping: int = 4
+    mapping: Repeats = 4
     """Fully connected layers from z to w."""
     filters: int = 32
     """Features at full resolution of both players, doubled at every halving, to 512 at most."""

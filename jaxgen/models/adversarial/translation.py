@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.abilities import Translates
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.model import Batch, Metric, Model, State, example_keys
 from jaxgen.nn.encoders import Output
 from jaxgen.nn.translation import InstanceName, ResNet, UNet
@@ -30,9 +30,9 @@ class Translation(Model[State], Translates):
     smallest size."""
     filters: int = 64
     """The generator's features at full resolution, doubled at every halving, up to eight times."""
-    halvings: int = 2
+    halvings: Repeats = 2
     """How often the generator halves height and width, before it doubles them again."""
-    blocks: int = 6
+    blocks: Repeats = 6
     """resnet: residual blocks at the smallest size."""
     norm: InstanceName = "instance"
     """InstanceNorm in the generator, which treats examples apart, or no normalization."""

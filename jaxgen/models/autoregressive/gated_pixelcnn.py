@@ -18,7 +18,7 @@ from jaxgen.causal.streamed_layers import (
     shift_right,
 )
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys, gate
 
@@ -126,7 +126,7 @@ class GatedPixelCNN(Autoregressive):
 
     features: int = 32
     """f: features of each stack."""
-    blocks: int = 6
+    blocks: Repeats = 6
     """Layers after the first."""
     first_kernel: int = 7
     """Side of the first kernel; odd."""

@@ -14,7 +14,7 @@ from jaxgen.causal.condition import NOTHING, Condition, Shift
 from jaxgen.causal.masked import CausalConv, Terms
 from jaxgen.causal.samplers import Draw, Stepper
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys
 from jaxgen.spec import DataSpec
@@ -173,7 +173,7 @@ class PixelCNN(Autoregressive):
     """residual: the paper's bottleneck (1x1, kxk, 1x1); plain: ReLU and one kxk layer."""
     features: int = 32
     """h: features inside a block; 2h between residual blocks."""
-    blocks: int = 6
+    blocks: Repeats = 6
     """Blocks after the first layer."""
     head: int = 64
     """Features of the 1x1 layer before the output."""

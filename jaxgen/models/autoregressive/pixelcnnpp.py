@@ -16,7 +16,7 @@ from jaxgen.causal.streamed_layers import DownConv, Head, shift_down, shift_righ
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.distributions.mixtures import LogisticMixture, couple, num_coupled_params
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import concat_elu, fold_keys
 
@@ -119,10 +119,10 @@ class PixelCNNPP(Autoregressive):
 
     features: int = 24
     """Features of each stream."""
-    blocks: int = 1
+    blocks: Repeats = 1
     """Blocks of each stream at each resolution on the way down, and again on the way up (there
     one more, but for the lowest resolution)."""
-    scales: int = 2
+    scales: Repeats = 2
     """Resolutions, each half of the one before; 1 = the image's own alone."""
     output: Literal["logistic_mixture", "categorical"] = "logistic_mixture"
     """The likelihood of images of more than two levels; that of two is Bernoulli."""

@@ -19,6 +19,7 @@ from jaxgen.causal.streamed import StreamedNet, at_column, recall, remember
 from jaxgen.causal.streamed_layers import DownConv, Head, RightConv, shift_down, shift_right
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
+from jaxgen.fields import Repeats
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys
 
@@ -105,7 +106,7 @@ class PixelRNN(Autoregressive):
 
     features: int = 32
     """h: features of an LSTM; 2h between the layers."""
-    blocks: int = 2
+    blocks: Repeats = 2
     """How many LSTM layers stand one on another."""
     first_kernel: int = 7
     """Side of the first layer's causal convolution; odd."""

@@ -27,7 +27,7 @@ from jaxgen.causal.streamed_layers import (
 )
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import concat_elu, dropout, fold_keys
 
@@ -193,9 +193,9 @@ class PixelSNAIL(Autoregressive):
 
     features: int = 40
     """f: features between the layers."""
-    blocks: int = 3
+    blocks: Repeats = 3
     """Blocks of convolutions, each with its layer of attention."""
-    layers: int = 1
+    layers: Repeats = 1
     """Gated residual layers, of two convolutions each, in a block."""
     first_kernel: int = 3
     """Side of the first kernel; odd."""

@@ -12,6 +12,7 @@ from jaxgen.causal.streamed import StreamedNet, recall, remember
 from jaxgen.causal.streamed_layers import Head, shift_right
 from jaxgen.distributions.likelihoods import Likelihood
 from jaxgen.errors import UserError
+from jaxgen.fields import Repeats
 from jaxgen.models.autoregressive.base import Autoregressive
 from jaxgen.nn.layers import dropout, fold_keys, gate
 
@@ -150,11 +151,11 @@ class WaveNet(Autoregressive):
     """Features of the sum of all layers' skip outputs."""
     head: int = 64
     """Features of the hidden layer before the output."""
-    kernel: int = 2
+    kernel: Repeats = 2
     """Taps of each convolution."""
-    layers: int = 8
+    layers: Repeats = 8
     """Layers of a stack: their dilations are 1, 2, 4, ..., 2^(layers-1)."""
-    stacks: int = 1
+    stacks: Repeats = 1
     """Stacks, one on another."""
 
     def checks(self) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen.causal.flow import InverseAutoregressiveFlow
 from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
+from jaxgen.fields import Repeats
 from jaxgen.model import Batch
 from jaxgen.models.latent.draws import Draw, Terms, Training
 from jaxgen.models.latent.one_layer import EncoderDecoderNet, OneLayer
@@ -65,7 +66,7 @@ class IAF(OneLayer):
     It fits posteriors whose latents depend on each other.
     """
 
-    flows: int = 2
+    flows: Repeats = 2
     """Steps of the flow."""
     flow_hidden: tuple[int, ...] = (128,)
     """Widths of the masked layers of each step."""

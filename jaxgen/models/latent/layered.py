@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.errors import UserError
-from jaxgen.fields import Only
+from jaxgen.fields import Only, Repeats
 from jaxgen.model import Batch
 from jaxgen.models.latent.draws import Draw, Training
 from jaxgen.models.latent.encoder_decoder import EncoderDecoder
@@ -31,7 +31,7 @@ class Layered(Hierarchy, EncoderDecoder):
     """Latents of each layer, from the one next to x up."""
     hidden: tuple[int, ...] = (256, 128)
     """Width of the fully connected layers next to each layer of latents."""
-    depth: int = 1
+    depth: Repeats = 1
     """How many fully connected layers lie between two layers of latents."""
     inference: Literal["ladder", "bottom_up"] = "ladder"
     """q(z | x). ladder: from the top down, what x says of a layer times what the layer above says;

@@ -10,6 +10,7 @@ from jaxgen.causal.condition import Condition
 from jaxgen.causal.samplers import draw_from
 from jaxgen.distributions.likelihoods import Bernoulli, Categorical, Likelihood
 from jaxgen.errors import UserError
+from jaxgen.fields import Repeats
 from jaxgen.model import Batch
 from jaxgen.models.autoregressive.chain import Chain
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNNNet
@@ -30,7 +31,7 @@ class PixelDecoded(WithDecoder):
     """Features that the decoder gives to every pixel."""
     features: int = 32
     """Features of each of the PixelCNN's two stacks."""
-    blocks: int = 3
+    blocks: Repeats = 3
     """The PixelCNN's layers after the first."""
     first_kernel: int = 5
     """Side of its first kernel; odd."""

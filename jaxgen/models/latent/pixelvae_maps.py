@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen.causal import samplers
 from jaxgen.causal.condition import Condition
 from jaxgen.errors import UserError
+from jaxgen.fields import Repeats
 from jaxgen.model import Batch
 from jaxgen.models.autoregressive.gated_pixelcnn import GatedPixelCNNNet
 from jaxgen.models.latent.draws import Draw, Training
@@ -98,13 +99,13 @@ class MapPixelVAE(PixelDecoded, Hierarchy):
 
     latents: int = 8
     """Dimensions of the vector, the topmost level."""
-    halvings: int = 1
+    halvings: Repeats = 1
     """How often height and width are halved, down to the maps."""
     size: int = 2
     """Latents at each place of the maps."""
     filters: int = 32
     """Features of the convolutions between x and the maps."""
-    residual_blocks: int = 1
+    residual_blocks: Repeats = 1
     """Residual blocks at the maps' size, on either way."""
     hidden: tuple[int, ...] = (128,)
     """Widths of the fully connected layers between the vector and the maps, from the maps up."""
@@ -112,7 +113,7 @@ class MapPixelVAE(PixelDecoded, Hierarchy):
     """Dropout rate after these, and on what enters the first."""
     prior_features: int = 32
     """Features of each of the two stacks of the maps' PixelCNN."""
-    prior_blocks: int = 1
+    prior_blocks: Repeats = 1
     """Its layers after the first, whose kernels have a side of 3."""
 
     def check(self) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from jaxgen.abilities import Bounds, Embeds, Encodes, Generates
 from jaxgen.distributions.normal import normal_like, normal_log_prob
 from jaxgen.errors import UserError
+from jaxgen.fields import Repeats
 from jaxgen.model import (
     Batch,
     Metric,
@@ -40,15 +41,15 @@ class RealNVP(Descends, Generates, Encodes, Embeds, Bounds):
     architecture: Literal["auto", "mlp", "conv"] = "auto"
     """mlp: fully connected couplings on all of x at once; conv: convolutions, at several scales;
     auto: conv where x halves evenly so often."""
-    scales: int = 2
+    scales: Repeats = 2
     """Sizes at which couplings work, each half of the one before; an mlp has as many couplings, all
     on x as it is."""
-    couplings: int = 3
+    couplings: Repeats = 3
     """Couplings of a scale before it is halved, and as many after; they take turns in what they
     change."""
     width: int = 32
     """Units of the couplings' layers, or features of their convolutions."""
-    depth: int = 2
+    depth: Repeats = 2
     """Hidden layers of each coupling, or its residual blocks."""
 
     metrics: ClassVar = {

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
 from jaxgen.abilities import Bounds, Embeds, Encodes, Samples
 from jaxgen.errors import UserError
-from jaxgen.fields import refuse_huge
+from jaxgen.fields import Repeats, refuse_huge
 from jaxgen.model import (
     Batch,
     Inspection,
@@ -45,11 +45,11 @@ class VQVAE(Observes[Stages], Samples, Encodes, Embeds, Bounds):
     """K: how many vectors the codebook has, at most 256."""
     size: int = 8
     """Numbers of each of these vectors."""
-    halvings: int = 2
+    halvings: Repeats = 2
     """How often height and width are halved, down to the grid of codes."""
     filters: int = 32
     """Features of the encoder's and the decoder's layers."""
-    residual_blocks: int = 1
+    residual_blocks: Repeats = 1
     """Residual blocks of each of the two, at the grid's size."""
     commitment: float = 0.25
     """Weight of the squared distance between what is encoded and its code (the paper's beta)."""
@@ -59,7 +59,7 @@ class VQVAE(Observes[Stages], Samples, Encodes, Embeds, Bounds):
     """The step from which on the prior is trained, and no longer the autoencoder."""
     features: int = 32
     """Features of each of the prior's two stacks."""
-    blocks: int = 3
+    blocks: Repeats = 3
     """The prior's layers after the first, whose kernels have a side of 3."""
     dropout: float = 0.5
     """Dropout rate inside the prior."""
