@@ -8,21 +8,19 @@ Each peer comes in variants (memory layout, compiled or not), and `train_step.py
 """
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import peers_games
 import peers_latent
+import peers_translation
 import torch
 import torch.nn.functional as F
+from peers_steps import NCHW, NHWC, Average, How, Run, Step, adam, floats, steps
 from torch import Tensor, nn
 
 import jaxgen
-from jaxgen.optim.optimizer import Optimizer
-
-Run = Callable[[int], Any]
-NCHW, NHWC = torch.contiguous_format, torch.channels_last
 
 torch.set_num_threads(os.cpu_count() or 1)
 
@@ -94,26 +92,6 @@ def vae_loss(net: VAENet, x: Tensor) -> Tensor:
     return (nll + 0.5 * (logvar.exp() + mean**2 - 1 - logvar).sum()) / len(x)
 
 
-def generator(model: jaxgen.GAN) -> nn.Module:
-    """Generator of a 32x32 DCGAN: latents [b z] -> images [b c 32 32] in [-1, 1]."""
-    assert model.convolutional and model.spec.shape[:2] == (32, 32)
-    f, channels = model.filters, model.spec.channels
-    layers: list[nn.Module] = [nn.Linear(model.latents, 4 * 4 * 4 * f, bias=False)]
-    layers += [nn.Unflatten(1, (4 * f, 4, 4)), nn.BatchNorm2d(4 * f), nn.ReLU()]
-    for i, o in ((4 * f, 2 * f), (2 * f, f)):
-        layers += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(f, channels, 4, 2, 1), nn.Tanh())
-
-
-def discriminator(model: jaxgen.GAN) -> nn.Module:
-    """Discriminator of a 32x32 DCGAN: images -> logits [b 1]."""
-    f = model.filters
-    layers: list[nn.Module] = [nn.Conv2d(model.spec.channels, f, 4, 2, 1), nn.LeakyReLU(0.2)]
-    for i, o in ((f, 2 * f), (2 * f, 4 * f)):
-        layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 4 * 4 * f, 1))
-
-
 def live_parameters(*modules: nn.Module) -> int:
     """Parameters that a mask does not hold at zero."""
     total = 0
@@ -124,99 +102,15 @@ def live_parameters(*modules: nn.Module) -> int:
     return total
 
 
-def adam(params: list[Tensor], options: Optimizer) -> torch.optim.Adam:
-    """Adam as fused or as foreach, whichever takes these parameters' step in less time."""
-    betas = (options.b1, options.b2)
-
-    def seconds(kind: str) -> float:
-        copies = [p.detach().clone().requires_grad_() for p in params]
-        for p in copies:
-            p.grad = torch.ones_like(p)
-        optimizer = torch.optim.Adam(copies, 0.0, betas, **{kind: True})
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            optimizer.step()
-            _wait(params[0].device)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    best = min(("fused", "foreach"), key=seconds)
-    return torch.optim.Adam(params, options.learning_rate, betas, **{best: True})
-
-
-class Average:
-    """The warmed-up moving average of `jaxgen.optim.net.average`, over lists of tensors."""
-
-    def __init__(self, tensors: list[Tensor], decay: float) -> None:
-        self.tensors, self.decay, self.step = tensors, decay, 0
-        self.ema = [t.detach().clone() for t in tensors]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        rate = 1 - min(self.decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.ema, self.tensors, rate)
-        self.step += 1
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def _batches(images: Tensor, size: int) -> Iterator[Tensor]:
-    """Batches gathered in an order that is drawn anew every epoch."""
-    while True:
-        order = torch.randperm(len(images), device=images.device)
-        for start in range(0, len(images) - size + 1, size):
-            yield images[order[start : start + size]]
-
-
-def _steps(step: Callable[[Tensor], None], images: Tensor, size: int) -> Run:
-    batches = _batches(images, size)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            step(next(batches))
-        _wait(images.device)
-
-    return run
-
-
-class How(NamedTuple):
-    """A variant of a peer."""
-
-    form: Any = NCHW
-    mode: str = ""
-    """Of torch.compile: default, reduce-overhead (CUDA graphs), ...; "" = eager."""
-    precision: str = ""
-    """float32 or bfloat16 (autocast); "" = bfloat16 on an accelerator, and on a CPU float32, as
-    ours."""
-
-    def autocast(self, device: torch.device) -> Any:
-        accelerated = device.type != "cpu"
-        enabled = self.precision == "bfloat16" if self.precision else accelerated
-        return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-    def compile(self, function: Any) -> Any:
-        return torch.compile(function, dynamic=False, mode=self.mode) if self.mode else function
-
-    def begin(self) -> None:
-        """Before a step: a graph's outputs of the step before may be overwritten."""
-        if self.mode == "reduce-overhead":
-            torch.compiler.cudagraph_mark_step_begin()
-
-
 def _likelihood_step(
     net: nn.Module, loss: Callable[[Any, Tensor], Tensor], model: Any, how: How
-) -> Callable[[Tensor], None]:
+) -> Step:
     """The step of a model that is one network and one loss."""
     params = list(net.parameters())
     optimizer, ema = adam(params, model.optimizer), Average(params, model.ema)
-    scale = 2.0 / (model.spec.levels - 1)
 
     def value(images: Tensor) -> Tensor:
-        x = (images.float() * scale - 1).contiguous(memory_format=how.form)
+        x = floats(images, model.spec.levels, how.form)
         with how.autocast(images.device):
             return loss(net, x)
 
@@ -227,51 +121,6 @@ def _likelihood_step(
         optimizer.zero_grad(set_to_none=True)
         value(images).backward()
         optimizer.step()
-        ema.update()
-
-    return step
-
-
-def _gan_step(g: nn.Module, d: nn.Module, model: jaxgen.GAN, how: How) -> Callable[[Tensor], None]:
-    """GAN.train_step: D on real and on fake images, its update, then G through the updated D.
-
-    Both players share one forward pass of G, and the generator's turn computes no gradient of
-    D's parameters. D's running statistics move in all of its passes here, in ours with the real
-    ones alone; nothing in the step reads them.
-    """
-    assert model.loss == "nonsaturating" and model.updates == "alternating" and model.d_steps == 1
-    g_params, d_params = list(g.parameters()), list(d.parameters())
-    g_adam, d_adam = adam(g_params, model.g_optimizer), adam(d_params, model.d_optimizer)
-    statistics = [b for b in g.buffers() if b.is_floating_point()]
-    ema = Average([*g_params, *statistics], model.ema)
-    scale = 2.0 / (model.spec.levels - 1)
-
-    def fakes(z: Tensor) -> Tensor:
-        with how.autocast(z.device):
-            return g(z)
-
-    def d_loss(images: Tensor, fake: Tensor) -> Tensor:
-        real = (images.float() * scale - 1).contiguous(memory_format=how.form)
-        with how.autocast(images.device):
-            return F.softplus(-d(real)).mean() + F.softplus(d(fake)).mean()
-
-    def g_loss(fake: Tensor) -> Tensor:
-        with how.autocast(fake.device):
-            return F.softplus(-d(fake)).mean()
-
-    fakes, d_loss, g_loss = (how.compile(f) for f in (fakes, d_loss, g_loss))
-
-    def step(images: Tensor) -> None:
-        how.begin()
-        fake = fakes(torch.randn(len(images), model.latents, device=images.device))
-        d_adam.zero_grad(set_to_none=True)
-        d_loss(images, fake.detach()).backward()
-        d_adam.step()
-        d.requires_grad_(False)
-        g_adam.zero_grad(set_to_none=True)
-        g_loss(fake).backward()
-        g_adam.step()
-        d.requires_grad_(True)
         ema.update()
 
     return step
@@ -288,7 +137,9 @@ def networks(kind: str, model: Any) -> tuple[nn.Module, ...]:
         return (pixelcnn(model, kind == "cropped"),)
     if kind in peers_latent.NETWORKS:
         return (peers_latent.network(kind, model),)
-    return (generator(model), discriminator(model)) if kind == "dcgan" else (VAENet(model),)
+    if kind in peers_games.PLAYERS:
+        return tuple(player(model) for player in peers_games.PLAYERS[kind])
+    return peers_translation.networks(model) if kind == "cyclegan" else (VAENet(model),)
 
 
 def forget_compiled() -> None:
@@ -315,9 +166,9 @@ def side(kind: str, model: Any, images: np.ndarray, batch: int, device: str, how
     form = how.form
     nets = tuple(n.to(device).to(memory_format=form) for n in networks(kind, model))
     data = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).contiguous(memory_format=form)
-    if kind == "dcgan":
-        step = _gan_step(*nets, model, how)
-    else:
-        loss = LOSSES.get(kind, pixelcnn_loss)
-        step = _likelihood_step(nets[0], loss, model, how)
-    return _steps(step, data, batch)
+    if kind == "cyclegan":
+        return steps(peers_translation.cycle_step(nets, model, how), data, 2 * batch)
+    if kind in peers_games.PLAYERS:
+        return steps(peers_games.game_step(*nets, model, how), data, batch)
+    step = _likelihood_step(nets[0], LOSSES.get(kind, pixelcnn_loss), model, how)
+    return steps(step, data, batch)

@@ -26,13 +26,17 @@ import jax
 import jaxgen
 from jaxgen.causal.masked import causal_mask
 from jaxgen.evaluation.describe import parameters
+from jaxgen.models.adversarial.cyclegan import CycleGAN
+from jaxgen.models.adversarial.progan import ProGAN
+from jaxgen.models.adversarial.stylegan2 import StyleGAN2
 from jaxgen.models.latent.iaf import IAF
 from jaxgen.models.latent.ladder import Ladder
 from jaxgen.parallel.mesh import make_mesh
+from jaxgen.spec import DataSpec
 
 MATMUL = "matrix product"
 WHOLE_BATCH = "ours, the batch in one part"
-BINARY, COLOUR = jaxgen.DataSpec(28, 28, 1, 2), jaxgen.DataSpec(32, 32, 3, 256)
+BINARY, COLOUR = DataSpec(28, 28, 1, 2), DataSpec(32, 32, 3, 256)
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,23 @@ def cases(quick: bool) -> dict[str, Case]:
     ladder = Ladder(BINARY, hidden=(width, width // 2), latents=(32, 16), dropout=0.0)
     iaf = IAF(BINARY, hidden=(width,), latents=20, dropout=0.0)
     gan = jaxgen.GAN(COLOUR, filters=2 if quick else 64, latents=100)
+    wide = 2 if quick else 32
+    progan = ProGAN(COLOUR, filters=wide, stage_steps=0, r1=0.1, penalty_every=4)
+    stylegan2 = StyleGAN2(COLOUR, filters=wide, r1=0.1, penalty_every=4)
+    cyclegan = CycleGAN(
+        DataSpec(32, 32, 3, 256, source=COLOUR), architecture="resnet", filters=wide,
+        d_filters=wide, blocks=1 if quick else 6, output="tanh", ema=0.999,
+    )  # fmt: skip
     found = {
         "pixelcnn 7x7": Case(pixelcnn(7, **small), 64, {"masked": ">= 1.25", "cropped": ">= 0.9"}),
         "pixelcnn 3x3": Case(pixelcnn(3, **small), 64, {"masked": ">= 1.1", "cropped": ">= 0.9"}),
-        "dcgan 32x32": Case(gan, 64, {"dcgan": ">= 0.9"}),
+        "dcgan 32x32": Case(gan, 64, {"dcgan": ">= 1.0"}),
         "vae 784-400-20": Case(vae, 128, {"vae": ">= 2.0"}),
         "ladder 784-400-32-200-16": Case(ladder, 128, {"ladder": ">= 1.5"}),
         "iaf 784-400-20": Case(iaf, 128, {"iaf": ">= 1.5"}),
+        "progan 32x32": Case(progan, 32, {"progan": ">= 0.9"}),
+        "stylegan2 32x32": Case(stylegan2, 32, {"stylegan2": ">= 0.9"}),
+        "cyclegan 32x32": Case(cyclegan, 8, {"cyclegan": ">= 0.9"}),
     }
     for name, preset in jaxgen.MODELS.items():
         found[f"preset {name}"] = Case(preset.model, preset.train.batch_size)
