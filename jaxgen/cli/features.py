@@ -13,7 +13,7 @@ from jaxgen.cli.command import Command, data_of
 from jaxgen.cli.output import arrays_path, writing
 from jaxgen.data.dataset import Dataset
 from jaxgen.errors import UserError
-from jaxgen.evaluation.probe import DRAWS, Parts, components, probe, sizes_of, table
+from jaxgen.evaluation.probe import DRAWS, Parts, components, probe, sizes_of, table, told
 from jaxgen.files import user_path, write_atomic, write_json
 from jaxgen.media.kinds import ONE
 from jaxgen.parallel.inference import examples, first_batch, joined
@@ -76,16 +76,19 @@ class Features(Command):
 
 @dataclass(frozen=True)
 class Probe(Command):
-    """Train a linear classifier on the model's features, beside raw data, as many principal
-    components, and the features of the same network before training."""
+    """Train a classifier on the model's features, beside raw data, as many principal components,
+    and the features of the same network before training."""
 
     needs: ClassVar = (Embeds,)
-    does: ClassVar = "classify by its features, linearly"
+    does: ClassVar = "classify by its features"
 
     data_dir: str | None = None
     """Where the data set is now, if it has moved since training."""
     seed: int = 0
     """Chooses the labelled examples, where not all are used."""
+    classifier: Literal["linear", "nearest"] = "linear"
+    """linear: logistic regression on standardized features; nearest: the label of the nearest
+    example, by the distance of features as they are."""
 
     def check(self) -> None:
         pass
@@ -118,17 +121,17 @@ class Probe(Command):
         }
         sizes = sizes_of(len(label.train))
         rows = {
-            name: [probe(parts, label, n, self.seed) for n in sizes]
+            name: [probe(parts, label, n, self.seed, self.classifier) for n in sizes]
             for name, parts in kinds.items()
         }
         note = (
-            f"Logistic regression on standardized features, its penalty chosen on validation "
-            f"({len(label.validation)}), tested on {len(label.test)}; ± standard deviation over "
-            f"{DRAWS} draws of the labelled examples, seed={self.seed}. {dataset.protocol}"
+            f"{told(self.classifier, len(label.validation))}, tested on {len(label.test)}; "
+            f"± standard deviation over {DRAWS} draws of the labelled examples, seed={self.seed}. "
+            f"{dataset.protocol}"
         )
-        print(plain(table(rows, note)))
+        print(plain(table(rows, note, self.classifier)))
         directory = user_path(self.run, "--run")
-        path = directory / "probe.json"
+        path = directory / f"probe{'_nearest' if self.classifier == 'nearest' else ''}.json"
         with explained(directory):
             write_json(path, {
                 "protocol": note, "step": saved.step,

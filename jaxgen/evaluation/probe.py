@@ -1,8 +1,8 @@
-"""How well a linear classifier does on features of the data: multinomial logistic regression, by
-scikit-learn, on standardized features."""
+"""How well a classifier by scikit-learn does on features of the data: multinomial logistic
+regression on standardized features, or the nearest neighbour."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1)
 """Inverse strengths of the L2 penalty, of which validation chooses one."""
 DRAWS = 5
 """Draws of a small training set."""
+Classifier = Literal["linear", "nearest"]
+_TITLES = {"linear": "a linear classifier", "nearest": "the nearest neighbour's label"}
 
 
 class Parts(NamedTuple):
@@ -45,19 +47,22 @@ def sizes_of(num: int) -> tuple[int, ...]:
     return (*(size for size in (100, 1000) if size < num), num)
 
 
-def probe(features: Parts, label: Parts, size: int, seed: int = 0) -> Accuracy:
+def probe(
+    features: Parts, label: Parts, size: int, seed: int = 0, classifier: Classifier = "linear"
+) -> Accuracy:
     """The accuracy on the whole test split of classifiers that are trained on `size` examples,
     `DRAWS` times, or once on all of them."""
+    accuracy = {"linear": _linear, "nearest": _nearest}[classifier]
     num = len(features.train)
     draws = 1 if size >= num else DRAWS
     values = []
     for draw in range(draws):
         ids = np.random.default_rng((seed, draw)).permutation(num)[:size]
-        values.append(_accuracy(features, label, np.sort(ids)))
+        values.append(accuracy(features, label, np.sort(ids)))
     return Accuracy(size, tuple(values))
 
 
-def _accuracy(features: Parts, label: Parts, ids: np.ndarray) -> float:
+def _linear(features: Parts, label: Parts, ids: np.ndarray) -> float:
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
@@ -76,20 +81,40 @@ def _accuracy(features: Parts, label: Parts, ids: np.ndarray) -> float:
     return best[1]
 
 
+def _nearest(features: Parts, label: Parts, ids: np.ndarray) -> float:
+    """By the distance of features as they are; of equals, the first."""
+    from sklearn.neighbors import KNeighborsClassifier
+    from threadpoolctl import threadpool_limits
+
+    nearest = KNeighborsClassifier(1, algorithm="brute").fit(features.train[ids], label.train[ids])
+    with threadpool_limits(1):  # the same on any number of cores
+        return float(nearest.score(features.test, label.test))
+
+
+def told(classifier: Classifier, num: int) -> str:
+    """What it is, given so many examples of validation."""
+    if classifier == "nearest":
+        return "The label of the nearest of the labelled examples, by the distance of features"
+    return f"Logistic regression on standardized features, its penalty chosen on validation ({num})"
+
+
 def components(raw: Parts, size: int) -> Parts:
     """The first principal components of raw data [n d], as many as `size`, fitted on train."""
     fit = fitted(raw.train, size)
     return Parts(*(fit.transform(part) for part in raw))
 
 
-def table(rows: Mapping[str, Sequence[Accuracy]], note: str) -> Table:
+def table(
+    rows: Mapping[str, Sequence[Accuracy]], note: str, classifier: Classifier = "linear"
+) -> Table:
     """Accuracies in percent, a row for each kind of features."""
     sizes = [accuracy.size for accuracy in next(iter(rows.values()))]
     columns = ("features", *(f"{size:,} labels" for size in sizes))
     shown = tuple(
         (name, *(_percent(accuracy) for accuracy in found)) for name, found in rows.items()
     )
-    return Table("Test accuracy of a linear classifier, in percent", columns, shown, note, True)
+    title = f"Test accuracy of {_TITLES[classifier]}, in percent"
+    return Table(title, columns, shown, note, True)
 
 
 def _percent(accuracy: Accuracy) -> str:

@@ -878,6 +878,11 @@ def test_probe_stands_beside_raw_data_components_and_no_training(trained, capfd,
     kept = json.loads(Path(run, "probe.json").read_text())
     assert [len(v) for v in kept["accuracy"]["raw images (64)"].values()] == [2, 1]
     assert kept["accuracy"]["raw images (64)"]["1000"][0] > 0.85
+    main.main(["probe", f"--run={run}", "--classifier=nearest"])
+    assert "of the nearest neighbour's label" in capfd.readouterr().out
+    nearest = json.loads(Path(run, "probe_nearest.json").read_text())["accuracy"]
+    assert nearest["raw images (64)"]["1000"][0] > 0.9
+    assert json.loads(Path(run, "probe.json").read_text()) == kept
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The linear classifier on features: what it must find, and what it must not."""
+"""Classifiers on features: what they must find, and what they must not."""
 
 import numpy as np
 import pytest
@@ -55,6 +55,21 @@ def test_the_penalty_is_chosen_on_validation(task, monkeypatch):
     chosen = probe(wide, label, 100).mean
     monkeypatch.setattr(probing, "STRENGTHS", (1e5,))
     assert chosen > probe(wide, label, 100).mean
+
+
+def test_the_nearest_example_is_asked(task):
+    """Whatever the scales: on the large one there is nothing, and alone the small one has all."""
+    x, label = task
+    assert abs(probe(x, label, 300, classifier="nearest").mean - 0.5) < 0.13
+    small = Parts(*(part[:, 1:] for part in x))
+    found = probe(small, label, 300, classifier="nearest")
+    distance = np.abs(small.test[:, None, 0] - small.train[None, :, 0])
+    expected = label.train[distance.argmin(1)]
+    assert found.values == (float((expected == label.test).mean()),) and found.mean > 0.97
+    few = probe(small, label, 100, classifier="nearest").values
+    ids = [np.random.default_rng((0, i)).permutation(300)[:100] for i in range(DRAWS)]
+    naive = [label.train[i][distance[:, i].argmin(1)] == label.test for i in ids]
+    assert few == tuple(float(right.mean()) for right in naive)
 
 
 def test_components_are_those_of_the_training_data():
