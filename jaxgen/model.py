@@ -78,6 +78,12 @@ class Model(abc.ABC, Generic[State]):
         """What selects the best checkpoint: a metric of `eval_step`, or a score of samples."""
 
     @property
+    def slack(self) -> float:
+        """The share of the lowest monitor by which a later one may be above it and is held to be as
+        good; what is estimated from few samples differs so by chance."""
+        return 0.0
+
+    @property
     def minibatches(self) -> int:
         """How many batches of examples one train step consumes."""
         return 1

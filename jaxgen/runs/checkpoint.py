@@ -85,7 +85,7 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """The step with the lowest monitor, if a step has a finite one."""
+        """The latest step within the slack of the lowest monitor, if a step has a finite one."""
         return self._kept.best(self.steps())
 
     def monitor(self, step: int) -> float:
@@ -100,6 +100,7 @@ class Checkpoints:
         state: Any,
         monitor: float | None = None,
         *,
+        slack: float = 0.0,
         notes: Any = None,
         planned: bool = True,
     ) -> bool:
@@ -108,7 +109,8 @@ class Checkpoints:
         The state's buffers may be donated as soon as this returns; the disk is written in the
         background. A step is never saved twice. A failure is told to `say`, now or at the next
         `save` or `wait`, and leaves the earlier checkpoints as they were.
-        `monitor` (lower is better; None or not finite: never the best) selects the best one.
+        `monitor` (lower is better; None or not finite: never the best) selects the best one: a
+        later one that is above it by a share of no more than `slack` is taken.
         `notes` is JSON to be kept beside the state. What is not `planned`, but saved because the
         run is stopped, is kept while it is the newest, and costs no other its place: the planned
         ones that are kept are those of a run that was never stopped.
@@ -121,9 +123,9 @@ class Checkpoints:
             return False
         monitor = float(monitor) if monitor is not None and math.isfinite(monitor) else None
         try:
-            meta: dict[str, Any] = {"step": step, "monitor": monitor, "planned": planned}
-            meta |= {"notes": notes, "sha256": digest(state), "leaves": leaf_table(state)}
-            self._kept.saved[step] = Saved(monitor, planned)
+            self._kept.saved[step] = saved = Saved(monitor, planned, slack)
+            meta: dict[str, Any] = {"step": step, **saved._asdict(), "notes": notes}
+            meta |= {"sha256": digest(state), "leaves": leaf_table(state)}
             self._manager.save(
                 step,
                 args=self._ocp.args.Composite(
@@ -265,7 +267,7 @@ class Checkpoints:
         for step in self._manager.all_steps():
             try:
                 meta = self._meta(step)
-                self._kept.saved[step] = Saved(meta["monitor"], meta["planned"])
+                self._kept.saved[step] = Saved(*(meta[n] for n in Saved._fields if n in meta))
             except Exception:  # junk or damage: `restore` says so when it comes to it
                 continue
 

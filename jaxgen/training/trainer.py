@@ -253,7 +253,7 @@ class Trainer:
         monitor, times = metrics[model.monitor], self.run.train.rollback
         back = rolled_back(run, progress, step, monitor, times, level.start)
         if back is None:
-            run.checkpoints.save(step, progress, monitor, notes=notes)
+            run.checkpoints.save(step, progress, monitor, slack=model.slack, notes=notes)
         else:
             run.checkpoints.save(step, back, notes=notes)
         return metrics, back

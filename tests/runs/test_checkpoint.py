@@ -151,6 +151,23 @@ def test_keeps_the_latest_two_and_the_best_also_when_reopened(open_):
     assert entries(checkpoints.directory) == {"7", "8"}
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_later_one_within_the_slack_is_the_best(open_, sign):
+    """What it is measured by is kept beside it, so that slack never adds up."""
+
+    def save(checkpoints, monitors):
+        for step, above in monitors.items():
+            assert checkpoints.save(step, make_state(step), sign + above, slack=0.05)
+        checkpoints.wait()
+        return checkpoints.steps(), checkpoints.best()
+
+    checkpoints = open_()
+    assert save(checkpoints, {1: 0.0, 2: 0.04, 3: 0.07, 4: 0.2, 5: 0.3}) == ([1, 2, 4, 5], 2)
+    checkpoints = open_()
+    assert (checkpoints.steps(), checkpoints.best()) == ([1, 2, 4, 5], 2)
+    assert save(checkpoints, {6: -0.02}) == ([5, 6], 6)
+
+
 def test_a_stop_costs_no_planned_checkpoint_its_place(open_):
     """What is kept is what a run that was never stopped keeps, and where it is stopped last."""
     checkpoints = open_()

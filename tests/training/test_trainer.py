@@ -456,6 +456,21 @@ def test_the_best_checkpoint_has_the_lowest_monitor(tmp_path):
     assert kept == {"10", "35", "40"}
 
 
+class Patient(Toy):
+    """A toy whose monitor is held to differ by chance, by three times its lowest value."""
+
+    slack: ClassVar = 3.0
+
+
+def test_a_later_checkpoint_is_the_best_within_the_models_slack(tmp_path):
+    """Validations of 1 at step 5, 4 at step 10, and 9 at step 15."""
+    config = dataclasses.replace(CONFIG, steps=40, eval_every=5, log_every=5)
+    train(tmp_path, Patient(DIGITS.spec, target=6.0), config=config)
+    assert saved(tmp_path, Patient(DIGITS.spec, target=6.0), "best")[1] == 10
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"5", "10", "35", "40"}
+
+
 def test_what_collapses_goes_on_from_its_best(tmp_path, stop_at, capfd):
     """The toy is best after 5 steps: from each later validation it goes back there, and from there
     on with other noise, since the clock goes on; a run that is stopped does the same."""
