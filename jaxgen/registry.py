@@ -59,7 +59,7 @@ _TINY_PAIRS = DataSpec(4, 4, 1, 5, num_classes=3, source=DataSpec(2, 2, 3, 5))
 _TINY_DOMAINS = DataSpec(4, 4, 1, 5, source=DataSpec(4, 4, 3, 5))
 _RNN_RATE = Optimizer(learning_rate=2e-3)
 _GAN_RATE = Optimizer(learning_rate=5e-4, b1=0.5)
-_BIGAN_RATE = Optimizer(learning_rate=2e-3, b1=0.0, b2=0.99)
+_BIGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.0, b2=0.99)
 _QUICK_RATE = Optimizer(learning_rate=5e-3, b1=0.0, b2=0.99)
 _SNGAN_RATE = Optimizer(learning_rate=1e-3, b1=0.5)
 _PROGAN_RATE = Optimizer(learning_rate=1e-2, b1=0.0, b2=0.99)
@@ -174,18 +174,18 @@ MODELS: dict[str, Preset] = {
                stage_steps=3, fade=1.0), 64,
     ),
     "bigan": _on_digits(
-        BiGAN(_DIGITS, r1=0.1, penalty_every=4, ema=0.995, g_optimizer=_BIGAN_RATE,
+        BiGAN(_DIGITS, r1=0.03, penalty_every=4, ema=0.995, g_optimizer=_BIGAN_RATE,
               d_optimizer=_BIGAN_RATE), 6000,
         BiGAN(_TINY, hidden=(6,), latents=3), 64,
     ),
     "ali": _on_digits(
-        BiGAN(_DIGITS, encoder="stochastic", r1=0.1, penalty_every=4, ema=0.995,
+        BiGAN(_DIGITS, encoder="stochastic", r1=0.03, penalty_every=4, ema=0.995,
               g_optimizer=_BIGAN_RATE, d_optimizer=_BIGAN_RATE), 4500,
         BiGAN(_TINY, encoder="stochastic", hidden=(6,), latents=3), 64,
     ),
     "hali": _on_digits(
-        HALI(_DIGITS, latents=(16, 8), r1=0.1, ema=0.995, g_optimizer=_GAN_RATE,
-             d_optimizer=_GAN_RATE), 4000,
+        HALI(_DIGITS, latents=(16, 8), r1=0.03, ema=0.995, g_optimizer=_BIGAN_RATE,
+             d_optimizer=_BIGAN_RATE), 4000,
         HALI(_TINY, hidden=(6,), latents=(3, 2), middle=(4,)), 64,
     ),
     "gan2014": _on_digits(
