@@ -340,6 +340,19 @@ def write(out: Path, result: Mapping[str, Any]) -> None:
     write_atomic(out, (json.dumps(_short(result), indent=2, allow_nan=False) + "\n").encode())
 
 
+def beside(out: Path, cases: Sequence[str]) -> tuple[list[dict], list[dict]]:
+    """The rows and the targets that a file has of other cases, with what each was measured `on`."""
+    if not out.exists():
+        return [], []
+    old = json.loads(out.read_text())
+    on = named(old["machine"])
+    rows, targets = (
+        [{**row, "on": row.get("on", on)} for row in old[name] if row["case"] not in cases]
+        for name in ("rows", "targets")
+    )
+    return rows, targets
+
+
 def finish(
     asked: Any,
     rows: Sequence[Mapping[str, Any]],

@@ -34,12 +34,13 @@ def markdown(results: dict[str, Any]) -> str:
     import common
 
     lines = ["| task | ours | peer or limit | ratio | target |", "|---|---|---|---|---|"]
-    machines: dict[str, list[str]] = {}
+    machines: dict[str, dict[str, None]] = {}
     for name, result in results.items():
-        machines.setdefault(common.named(result["machine"]), []).append(name)
         for row in result["targets"]:
             if not row["target"]:
                 continue
+            on = row.get("on", common.named(result["machine"]))
+            machines.setdefault(on, {})[row.get("case", name)] = None
             ratio = common.span(row["ratio"]) if row["ratio"] else "—"
             bold = {True: f"**{ratio}**", False: ratio, None: ratio}[row.get("met")]
             asked = f"{row['target']}: {common.verdict(row)}" if row["target"] else ""

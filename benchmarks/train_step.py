@@ -6,7 +6,8 @@ Both sides train from images that lie on the device, with Adam and a moving aver
 parameters. Ours runs as the trainer runs it; PyTorch's is the best of eager, eager channels-last
 and torch.compile (`peers.py`), float32 on a CPU and bfloat16 on an accelerator. Every round times
 every side. Without PyTorch (`pip install '.[bench]'`) the limit alone is shown. The presets of
-the registry, on images of their own data's shape, have no peer.
+the registry, on images of their own data's shape, have no peer. Rows of other cases that the
+results hold already are kept.
 """
 
 import dataclasses
@@ -158,7 +159,8 @@ def measure(
             "images_per_s": case.batch / seconds["median"], "gflop": work / 1e9,
             "matmul_gflops": rate, "share_of_matmul": share if side == "ours" else None,
         })  # fmt: skip
-    return rows, targets_of(name, case, times, why, rows[0])
+    asks = targets_of(name, case, times, why, rows[0])
+    return rows, [{"case": name, **each} for each in asks]
 
 
 def targets_of(
@@ -211,12 +213,13 @@ def main() -> None:
     peers, why = load_peers()
     rows: list[dict] = []
     targets: list[dict] = []
-    for name, case in cases(asked.quick).items():
-        if asked.cases and name not in asked.cases:
-            continue
+    chosen = {n: c for n, c in cases(asked.quick).items() if n in (asked.cases or [n])}
+    for name, case in chosen.items():
         some, asks = measure(name, case, asked, peers, why)
         print(("\n" if rows else "") + common.table([shown(row) for row in some]), flush=True)
         rows, targets = rows + some, targets + asks
+    old_rows, old_targets = common.beside(asked.out, list(chosen))
+    rows, targets = old_rows + rows, old_targets + targets
     machine = {"torch": peers.torch.__version__} if peers else {}
     common.finish(
         asked, rows, targets, lambda f: draw(f, rows), no_peer_because=why, machine=machine

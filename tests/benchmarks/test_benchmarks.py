@@ -182,3 +182,21 @@ def test_rounds_alternate_and_medians_are_quoted() -> None:
     assert found == {"median": 2, "min": 2, "max": 3}
     assert common.target("", "", "", found, ">= 2")["met"]
     assert not common.target("", "", "", found, "<= 1.9")["met"]
+
+
+def test_cases_that_are_measured_again_leave_the_others(tmp_path: Path) -> None:
+    import common
+    import run
+
+    old = {"cpu": "old", "backend": "cpu", "cpu_count": 2, "packages": {"jax": "0.9"}}
+    asks = common.target("step of a", "1 s", "2 s", {"median": 2, "min": 2, "max": 2}, ">= 1")
+    kept = {"machine": old, "rows": [{"case": "a"}, {"case": "b"}],
+            "targets": [{"case": "a", **asks}, {"case": "b", **asks}]}  # fmt: skip
+    common.write(tmp_path / "t.json", kept)
+    rows, targets = common.beside(tmp_path / "t.json", ["b"])
+    assert rows == [{"case": "a", "on": "old, 2 cores, JAX 0.9"}] and len(targets) == 1
+    new = {"machine": {**old, "cpu": "new"}, "targets": [*targets, {"case": "b", **asks}]}
+    told = run.markdown({"t": new})
+    assert told.endswith("Measured on old, 2 cores, JAX 0.9 (a); new, 2 cores, JAX 0.9 (b).")
+    assert run.markdown({"t": kept}).endswith("Measured on old, 2 cores, JAX 0.9.")
+    assert common.beside(tmp_path / "none.json", []) == ([], [])
