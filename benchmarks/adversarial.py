@@ -4,6 +4,8 @@
     python benchmarks/adversarial.py --table    # writes RESULTS.md's tables of the rows there are
     python benchmarks/adversarial.py --check    # whether the page shows just those
 
+The tasks mnist and fashion read prepared TFDS data: TFDS_DATA_DIR says where.
+
 A row is `python train.py --model=MODEL FLAGS --seed=SEED`: the checkpoint is chosen on validation,
 and the report measures the whole test split. Rows that are in the results already are kept;
 --again makes them anew.
@@ -31,8 +33,16 @@ _STACKED = (
 )
 """Variation within a batch is not shown beside packs, which are to do its work."""
 
+_LARGE = ("--steps=10000", "--log_every=500", "--eval_every=2000", "--gan.filters=16")
+
 TASKS = {
     "digits": Task("Digits, 17 levels", (), {name: () for name in PAPERS}),
+    "mnist": Task("MNIST, 28x28, 10,000 steps of 64", ("--dataset=mnist", *_LARGE), {"gan": ()}),
+    "fashion": Task(
+        "Fashion-MNIST, 28x28, 10,000 steps of 64",
+        ("--dataset=fashion_mnist", *_LARGE),
+        {"gan": ()},
+    ),
     "invert": Task("Negatives to digits and back, without pairs", (), {"cyclegan": ()}),
     "inpaint": Task("Digits from digits with a hole", ("--pairing=inpaint",), PAIRED),
     "super2": Task("Digits from 4x4 pixels", ("--pairing=super2",), PAIRED),
@@ -49,10 +59,14 @@ TASKS = {
 }
 
 
+PREPARED = ("mnist", "fashion")
+"""What is not made without being asked for: it needs data."""
+
+
 def table(task: str, rows: list[Row]) -> str:
     if task in ("stacked", "packed"):
         return combinations(rows)
-    return samples(rows) if task == "digits" else translations(task, rows)
+    return samples(rows) if task in ("digits", *PREPARED) else translations(task, rows)
 
 
 def combinations(rows: list[Row]) -> str:
@@ -128,4 +142,5 @@ def translations(task: str, rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main(__doc__.splitlines()[0], "adversarial", TASKS, list(TASKS), table)
+    default = [name for name in TASKS if name not in PREPARED]
+    main(__doc__.splitlines()[0], "adversarial", TASKS, default, table)

@@ -5,6 +5,8 @@ trained at once by vmap.
     python benchmarks/toy_gan.py --table    # writes RESULTS.md's table of the rows there are
     python benchmarks/toy_gan.py --check    # whether the page shows just those
 
+Rows of other games that the results hold already are kept.
+
 The ring has a radius of 2 and a standard deviation of 0.1, the grid a spacing of 2 and a standard
 deviation of 0.2; points are real numbers [1 1 2]. The step is `GAN.train_step`, vmapped over seeds
 and scanned over steps. A mode counts as covered if at least 20 of 2,500 samples of the averaged
@@ -123,11 +125,16 @@ def row(name: str, where: str, flags: argparse.Namespace) -> dict[str, Any]:
         found = np.asarray(model.sample(jax.random.key(10_000 + seed), state, SAMPLES))[:, 0, 0]
         rows.append({"seed": seed, **measured(found, points)})
     print(f"{where}, {name}: modes {[r['modes'] for r in rows]}, {seconds:.0f} s", flush=True)
-    return {"on": where, "game": name, "steps": steps, "seconds": seconds, "seeds": rows}
+    by = common.named(common.machine())
+    return {"on": where, "game": name, "steps": steps, "seconds": seconds, "by": by, "seeds": rows}
 
 
-def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """The rows in Markdown."""
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown, those of one set of points together."""
+    rows = sorted(rows, key=lambda r: (list(POINTS).index(r["on"]), list(GAMES).index(r["game"])))
+    machines: dict[str, list[str]] = {}
+    for r in rows:
+        machines.setdefault(r["by"], []).append(f"{r['game']} ({r['on']})")
     lines = [
         "| points | game | steps | modes, by seed | KL | good samples | s |",
         "|---|---|---|---|---|---|---|",
@@ -139,7 +146,9 @@ def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
             f"| {r['on']} | {r['game']} | {r['steps']:,} | {modes} | {of('kl', '.2f')} | "
             f"{of('good', '.0%')} | {r['seconds']:.0f} |"
         )
-    return "\n".join(lines) + f"\n\nMeasured on {common.named(machine)}."
+    most, *others = sorted(machines, key=lambda by: -len(machines[by]))
+    where = ". ".join([most, *(f"On {by}: {'; '.join(machines[by])}" for by in others)])
+    return "\n".join(lines) + f"\n\nMeasured on {where}."
 
 
 def main() -> None:
@@ -157,13 +166,16 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.table or flags.check:
         kept = json.loads(flags.out.read_text())
-        text = table(kept["rows"], kept["machine"])
+        text = table(kept["rows"])
         if flags.check:
             pages.check(pages.RESULTS_PAGE, "games", text, "python benchmarks/toy_gan.py --table")
         else:
             pages.write(pages.RESULTS_PAGE, "games", text)
         return
+    old = json.loads(flags.out.read_text())["rows"] if flags.out.exists() else []
     rows = [row(name, where, flags) for where in flags.on for name in flags.games]
+    made = {(r["on"], r["game"]) for r in rows}
+    rows += [r for r in old if (r["on"], r["game"]) not in made]
     settings = {"seeds": flags.seeds, "batch_size": flags.batch_size}
     common.write(flags.out, {"machine": common.machine(), "settings": settings, "rows": rows})
 
