@@ -44,7 +44,7 @@ _ANGLE = 2 * np.pi * np.arange(8) / 8
 _SIDE = np.arange(-4.0, 5.0, 2.0)
 POINTS = {
     "ring": Points(2 * np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], -1), 0.1, 3000),
-    "grid": Points(np.stack(np.meshgrid(_SIDE, _SIDE), -1).reshape(-1, 2), 0.2, 4000),
+    "grid": Points(np.stack(np.meshgrid(_SIDE, _SIDE), -1).reshape(-1, 2), 0.2, 6000),
 }
 
 ADAM = Optimizer(learning_rate=1e-3, b1=0.5, b2=0.99)
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--on", nargs="*", default=list(POINTS), choices=list(POINTS))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument(
-        "--steps", type=int, default=0, help="0 = 3000 on the ring, 4000 on the grid"
+        "--steps", type=int, default=0, help="0 = 3000 on the ring, 6000 on the grid"
     )
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--out", type=common.a_path, default=RESULTS / "toy_gan.json")
