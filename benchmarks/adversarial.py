@@ -44,6 +44,11 @@ TASKS = {
         {"gan": ()},
     ),
     "invert": Task("Negatives to digits and back, without pairs", (), {"cyclegan": ()}),
+    "rotate": Task(
+        "Digits turned by 90° to upright ones and back, without pairs",
+        ("--pairing=rotate",),
+        {"cyclegan": ("--cyclegan.aligned=500",)},
+    ),
     "inpaint": Task("Digits from digits with a hole", ("--pairing=inpaint",), PAIRED),
     "super2": Task("Digits from 4x4 pixels", ("--pairing=super2",), PAIRED),
     "stacked": Task("1,000 combinations of three digits", _STACKED, {"gan": ()}),

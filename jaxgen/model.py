@@ -94,6 +94,11 @@ class Model(abc.ABC, Generic[State]):
         return 1
 
     @property
+    def first(self) -> int:
+        """How many examples `init` is to see; 0 = as many as a train step has."""
+        return 0
+
+    @property
     def convolutional(self) -> bool:
         """Whether a train step is mostly convolutions, which decides how it is compiled."""
         return False
@@ -111,8 +116,8 @@ class Model(abc.ABC, Generic[State]):
     @abc.abstractmethod
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Returns the state before the first step; `batch` holds examples of the train split, as
-        many as a train step has, which may decide initial values. Their number must not matter to
-        the state's shapes: those alone are found from examples of zeros."""
+        many as `first` says, which may decide initial values. Their number must not matter to the
+        state's shapes: those alone are found from examples of zeros."""
 
     @abc.abstractmethod
     def train_step(

@@ -88,7 +88,8 @@ class Trainer:
     def fresh(self, i: int = 0) -> Progress:
         """The state of the i-th seed before its first step, on every device."""
         seed = self.run.train.seed + i
-        batch = first_examples(self.dataset, seed, self.run.train.batch_size)
+        num = self.run.model.first or self.run.train.batch_size
+        batch = first_examples(self.dataset, seed, num)
         return on_every_device(self.mesh, self._init, keys_of(seed).init, batch)
 
     def train(self) -> None:

@@ -15,6 +15,7 @@ from jaxgen.errors import UserError
 from jaxgen.fields import Only, Repeats, refuse_huge, refuse_idle
 from jaxgen.losses.adversarial import ADVERSARIAL_LOSSES
 from jaxgen.model import Batch, Metric, Metrics
+from jaxgen.models.adversarial.alignment import RANK, aligned, beginning, check_aligned
 from jaxgen.models.adversarial.base import NOT_PARAMS
 from jaxgen.models.adversarial.game_fields import LOSSES
 from jaxgen.models.adversarial.pool import Pool, empty, exchanged
@@ -68,6 +69,11 @@ class CycleGAN(Translation[CycleState], Watches):
     identity: float = 0.0
     """Weight of the absolute error of data that are of the domain to be made already, and are to
     stay; it needs domains of one shape."""
+    aligned: int = 0
+    """Train examples of either domain by which the generators begin as the linear map that brings
+    one domain to the other (see `alignment`), to which their networks then add; 0 = begin with
+    nearly nothing, where pixels stay at their places. A turn or a mirror image, which networks of
+    small kernels hardly find, needs some 500."""
     pool: int = 50
     """Generated images that are kept, of which the discriminators are shown some again; 0 = none,
     they see the newest."""
@@ -140,7 +146,16 @@ class CycleGAN(Translation[CycleState], Watches):
         if not 0 <= self.ema < 1:
             raise UserError(f"`ema` must lie in [0, 1); got {self.ema}")
         self.check_halvings("d_halvings", self.d_halvings)
+        check_aligned(self.aligned)
         refuse_idle(self)
+
+    @property
+    def first(self) -> int:
+        return self.aligned
+
+    @property
+    def rank(self) -> int:
+        return min(self.spec.dims, self.source.dims, RANK) if self.aligned else 0
 
     @property
     def monitor(self) -> str:
@@ -165,6 +180,9 @@ class CycleGAN(Translation[CycleState], Watches):
         x, source = self.pair(batch)
         forth = create(self.network("forth"), self.g_optimizer, keys[0], source)
         back = create(self.network("back"), self.g_optimizer, keys[1], x)
+        if self.aligned:
+            found = aligned(source.reshape(len(x), -1), x.reshape(len(x), -1))
+            forth, back = beginning(forth, found), beginning(back, found.inverse)
         d_x = create(self.discriminator(False), self.d_optimizer, keys[2], x)
         d_source = create(self.discriminator(False), self.d_optimizer, keys[3], source)
         shapes = [self.spec.shape, self.source.shape] if self.pool else []

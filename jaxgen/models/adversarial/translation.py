@@ -13,6 +13,7 @@ from jaxgen.abilities import Translates
 from jaxgen.errors import UserError
 from jaxgen.fields import Only, Repeats
 from jaxgen.model import Batch, Metric, Model, State, example_keys
+from jaxgen.models.adversarial.alignment import Aligned
 from jaxgen.nn.encoders import Output
 from jaxgen.nn.translation import InstanceName, ResNet, UNet
 from jaxgen.optim.net import Variables
@@ -53,6 +54,11 @@ class Translation(Model[State], Translates):
         """The averaged variables of the generator of that way."""
 
     @property
+    def rank(self) -> int:
+        """Of the linear map that the generators begin with; 0 = they begin with nearly nothing."""
+        return 0
+
+    @property
     def source(self) -> DataSpec:
         """What x is made from."""
         assert self.spec.source is not None, "refused before"
@@ -76,7 +82,9 @@ class Translation(Model[State], Translates):
             "norm": self.norm, "output": self.output, "dropout": self.dropout,
             "num_classes": self.spec.num_classes,
         }  # fmt: skip
-        return UNet(**same) if self.architecture == "unet" else ResNet(blocks=self.blocks, **same)
+        unet = self.architecture == "unet"
+        net: nn.Module = UNet(**same) if unet else ResNet(blocks=self.blocks, **same)
+        return Aligned(shape=made.shape, rank=self.rank, net=net) if self.rank else net
 
     def keys(self, key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b"] | None:
         """What dropout draws by; None where there is none."""
