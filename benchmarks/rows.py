@@ -82,8 +82,10 @@ def main(
     tasks: Mapping[str, Task],
     default: Sequence[str],
     table: Callable[[str, list[Row]], str],
+    make: Callable[[str, Task, str, int], Row] = train,
 ) -> None:
-    """The command line of a benchmark whose results and marks have that name."""
+    """The command line of a benchmark whose results and marks have that name; `make` makes the row
+    of a task's name, the task, a model and a seed."""
     parser = argparse.ArgumentParser(description=does)
     models = list(dict.fromkeys(model for task in tasks.values() for model in task.models))
     parser.add_argument("--tasks", nargs="+", default=list(default), choices=list(tasks))
@@ -106,7 +108,7 @@ def main(
         for key in asked.tasks:
             for model in tasks[key].models:
                 if model in asked.models and (asked.again or (key, model, seed) not in rows):
-                    rows[key, model, seed] = train(key, tasks[key], model, seed)
+                    rows[key, model, seed] = make(key, tasks[key], model, seed)
                     common.write(
                         asked.out, {"machine": common.machine(), "rows": list(rows.values())}
                     )

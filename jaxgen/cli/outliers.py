@@ -89,7 +89,7 @@ class Outliers(Command):
         if isinstance(saved.model, Unnormalized):
             named["NLL but for its constant"] = nll = self._energies(saved, own, other)
         png = None
-        if own.spec.kind == "image" and own.spec.levels:
+        if own.spec.kind == "image":
             png = Scores(*(
                 png_nats(to_bytes(s.x, own.spec.levels)) for s in self._splits(own, other)
             ))  # fmt: skip

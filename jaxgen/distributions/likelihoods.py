@@ -7,6 +7,7 @@ reach to infinity (Salimans et al. 2017, arXiv:1701.05517, eq. 2).
 """
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,12 @@ from jaxtyping import Array, Float, Int, Key
 from jaxgen.errors import UserError
 
 LOG_SCALE_RANGE = (-7.0, 7.0)
+LEAST_SCALE = math.exp(LOG_SCALE_RANGE[0])
+
+
+def clipped(log_scale: Float[Array, "*s"], least: float = LEAST_SCALE) -> Float[Array, "*s"]:
+    """The log scale within its range, whose lower end may be another."""
+    return jnp.clip(log_scale, math.log(least), LOG_SCALE_RANGE[1])
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,10 @@ class Categorical(Likelihood):
 
 @dataclass(frozen=True)
 class LocationScale(Likelihood):
-    """Levels 0..K-1 stand at -1..1; params = location, log scale (clipped to ±7)."""
+    """Levels 0..K-1 stand at -1..1; params = location, log scale (at most 7, and at least that of
+    `least_scale`)."""
 
+    least_scale: float = LEAST_SCALE
     standard: ClassVar[str]
     """The name in `jax.random` of the standard distribution."""
 
@@ -159,7 +168,7 @@ class LocationScale(Likelihood):
         return 1.0 / (self.levels - 1)
 
     def _location_scale(self, params: Array) -> tuple[Array, Array]:
-        return params[..., 0], jnp.exp(jnp.clip(params[..., 1], *LOG_SCALE_RANGE))
+        return params[..., 0], jnp.exp(clipped(params[..., 1], self.least_scale))
 
     def _edges(self, params: Array, x: Array) -> tuple[Array, Array]:
         """The bin's lower and upper edge, standardized."""

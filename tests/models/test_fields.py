@@ -35,6 +35,7 @@ from jaxgen.models.latent.ladder import Ladder
 from jaxgen.models.latent.pixelvae import PixelVAE
 from jaxgen.models.latent.pixelvae_maps import MapPixelVAE
 from jaxgen.models.latent.vae import VAE
+from jaxgen.models.latent.vqvae import VQVAE
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.registry import MODELS
 from jaxgen.spec import DataSpec
@@ -60,6 +61,10 @@ IDLE = [
         (kind, SPEC, *fields)
         for kind in (VAE, IAF, Ladder, PixelVAE, MapPixelVAE)
         for fields in (({"warmup": 9}, {"beta": 0.0}), ({"free_bits": 0.1}, {"k": 2}))
+    ),
+    *(
+        (kind, BINARY, {"least_scale": 0.01}, {"likelihood": "gaussian"})
+        for kind in (VAE, IAF, Ladder, VQVAE)
     ),
     (Ladder, SPEC, {"inference": "bottom_up"}, {"latents": (4,), "hidden": (8,)}),
     (PixelVAE, SPEC, {"inference": "bottom_up"}, {"latents": (4, 2), "hidden": (8, 6)}),

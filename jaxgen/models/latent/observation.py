@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -10,13 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jaxgen.distributions.likelihoods import (
+    LEAST_SCALE,
     LIKELIHOODS,
-    LOG_SCALE_RANGE,
     Likelihood,
     LocationScale,
+    clipped,
 )
 from jaxgen.distributions.normal import normal_log_prob
 from jaxgen.errors import UserError
+from jaxgen.fields import Only
 from jaxgen.model import Model, State
 from jaxgen.nn.encoders import Decoder
 from jaxgen.spec import DataSpec
@@ -27,28 +29,31 @@ Scale = Literal["pixel", "shared"]
 
 @dataclass(frozen=True)
 class NormalDensity:
-    """The density N(location, scale²) of a real number; params = location, log scale (clipped to
-    ±7, so that a density of repeated values stays finite)."""
+    """The density N(location, scale²) of a real number; params = location, log scale (at most 7,
+    and at least that of `least_scale`, so that a density of repeated values stays finite)."""
 
-    num_params: int = 2
+    least_scale: float = LEAST_SCALE
+    bounded: bool = False
+    """Whether the location is the first number's tanh, as that of x in [-1, 1] may be."""
+
+    num_params: ClassVar[int] = 2
 
     def log_prob(self, params: Float[Array, "*s 2"], x: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The log density at x, in nats."""
-        return normal_log_prob(x, params[..., 0], 2.0 * _log_scale(params))
+        return normal_log_prob(x, self.mean(params), 2.0 * self._log_scale(params))
 
     def mean(self, params: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
-        return params[..., 0]
+        return jnp.tanh(params[..., 0]) if self.bounded else params[..., 0]
 
     def sample(
         self, key: Key[Array, ""], params: Float[Array, "*s 2"], temperature: float | Array = 1.0
     ) -> Float[Array, "*s"]:
         """Draws real numbers; temperature multiplies the scale."""
         noise = jax.random.normal(key, params.shape[:-1])
-        return params[..., 0] + temperature * jnp.exp(_log_scale(params)) * noise
+        return self.mean(params) + temperature * jnp.exp(self._log_scale(params)) * noise
 
-
-def _log_scale(params: Array) -> Array:
-    return jnp.clip(params[..., 1], *LOG_SCALE_RANGE)
+    def _log_scale(self, params: Array) -> Array:
+        return clipped(params[..., 1], self.least_scale)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Observation:
     spec: DataSpec
     likelihood: LikelihoodName = "auto"
     scale: Scale = "pixel"
+    least_scale: float = LEAST_SCALE
 
     def __post_init__(self) -> None:
         levels, name = self.spec.levels, self.likelihood
@@ -75,10 +81,14 @@ class Observation:
                 f"`likelihood`=normal is of real numbers, and the data has {levels} levels: set "
                 "`likelihood`=gaussian, which integrates the normal density over each level"
             )
-        p = self.p  # refuses levels that it cannot represent
-        if self.scale == "shared" and not isinstance(p, LocationScale | NormalDensity):
+        scaled = self.scaled  # refuses levels that p cannot represent
+        if self.scale == "shared" and not scaled:
             raise UserError(
                 f"`scale`=shared needs `likelihood`=gaussian, logistic or normal; it is {name}"
+            )
+        if not 0.0 < self.least_scale <= 1.0:
+            raise UserError(
+                f"`least_scale` must lie in (0, 1], as x lies in [-1, 1]; got {self.least_scale}"
             )
 
     @property
@@ -86,10 +96,18 @@ class Observation:
         """The distribution of one sub-pixel."""
         name = self.likelihood
         if self.spec.levels == 0:
-            return NormalDensity()
+            return NormalDensity(self.least_scale, bounded=self.spec.kind == "image")
         if name == "auto":
             name = "bernoulli" if self.spec.levels == 2 else "logistic"
-        return LIKELIHOODS[name](self.spec.levels)
+        kind = LIKELIHOODS[name]
+        if issubclass(kind, LocationScale):
+            return kind(self.spec.levels, self.least_scale)
+        return kind(self.spec.levels)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether p has a location and a scale."""
+        return isinstance(self.p, LocationScale | NormalDensity)
 
     @property
     def outputs(self) -> int:
@@ -131,16 +149,25 @@ class Observes(Model[State]):
     """A model whose x is made of sub-pixels that are independent given z."""
 
     likelihood: LikelihoodName = "auto"
-    """p(x | z) per sub-pixel; auto: bernoulli for two levels, logistic for more, normal (a density)
-    for real numbers."""
+    """p(x | z) per sub-pixel; auto: bernoulli for two levels, logistic for more, normal (a density,
+    of images with its mean in [-1, 1]) for real numbers."""
     scale: Scale = "pixel"
     """gaussian, logistic, normal: a scale per sub-pixel from the decoder, or one for all, learned.
     """
+    least_scale: float = LEAST_SCALE
+    """gaussian, logistic, normal: the smallest scale there can be, where x is in [-1, 1]. A density
+    of values that repeat, as black pixels do, grows without bound as their scale falls."""
+
+    only: ClassVar = {
+        "least_scale": Only(
+            "without `likelihood`=gaussian, logistic or normal", lambda m: m.observation.scaled
+        )
+    }
 
     @property
     def observation(self) -> Observation:
         """p(x | z)."""
-        return Observation(self.spec, self.likelihood, self.scale)
+        return Observation(self.spec, self.likelihood, self.scale, self.least_scale)
 
 
 class ObservationNet(nn.Module, kw_only=True):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
 from jaxgen.abilities import Bounds, Embeds, Encodes, Samples
 from jaxgen.errors import UserError
-from jaxgen.fields import Repeats, refuse_huge
+from jaxgen.fields import Repeats, refuse_huge, refuse_idle
 from jaxgen.model import (
     Batch,
     Inspection,
@@ -108,6 +108,7 @@ class VQVAE(Observes[Stages], Samples, Encodes, Embeds, Bounds):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}")
         _ = self.observation  # refuses what does not fit x
+        refuse_idle(self)
 
     @property
     def changes(self) -> tuple[int, ...]:

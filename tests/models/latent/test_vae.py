@@ -492,18 +492,22 @@ def test_features_of_a_conditional_model_do_not_tell_the_label(random_state):
     np.testing.assert_allclose(*both(state, _batch(x)), rtol=1e-5)
 
 
-def test_normal_density_of_real_numbers_against_scipy_and_its_samples(key):
-    model = _model(DataSpec(1, 1, 2, 0))
+@pytest.mark.parametrize("kind", ["points", "image"])
+def test_normal_density_of_real_numbers_against_scipy_and_its_samples(kind, key):
+    """Of points with any mean; of images with one within [-1, 1]."""
+    ranges = ((-1.0, 1.0),) * 2 if kind == "points" else ()
+    model = _model(DataSpec(1, 1, 2, 0, ranges=ranges))
     assert type(model.observation.p).__name__ == "NormalDensity"
-    location, log_scale = np.array([0.3, -0.6]), np.array([-1.2, 0.4])
-    params = np.stack([location, log_scale], -1).astype(np.float32)[None, None, None]
+    given, log_scale = np.array([0.3, -1.6]), np.array([-1.2, 0.4])
+    location = np.tanh(given) if kind == "image" else given
+    params = np.stack([given, log_scale], -1).astype(np.float32)[None, None, None]
     x = np.random.default_rng(0).normal(size=(50, 1, 1, 2))
     expected = scipy.stats.norm(location, np.exp(log_scale)).logpdf(x).sum((1, 2, 3))
     many = lambda num: np.broadcast_to(params, (num, *params.shape[1:]))  # noqa: E731
     found = jax.jit(model.observation.log_prob)(many(50), x.astype(np.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     mean = np.asarray(jax.jit(model.observation.mean)(params))
-    np.testing.assert_array_equal(mean[0, 0, 0], params[0, 0, 0, :, 0])
+    np.testing.assert_allclose(mean[0, 0, 0], location, rtol=1e-6)
     num = 20_000
 
     @jax.jit
@@ -517,6 +521,23 @@ def test_normal_density_of_real_numbers_against_scipy_and_its_samples(key):
         scale = temperature * np.exp(log_scale)
         assert (np.abs(drawn.mean(0) - location) < 5 * scale / num**0.5).all()
         np.testing.assert_allclose(drawn.std(0), scale, rtol=5 / (2 * num) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "logistic", "normal"])
+def test_a_scale_is_at_least_the_least(name):
+    """A lower one counts as that, a larger one as it is; and a scale that all share, too."""
+    spec = DataSpec(1, 2, 1, 0 if name == "normal" else 256)
+    p = {scale: _model(spec, likelihood=name, scale=scale, least_scale=0.05).observation.p
+         for scale in ("pixel", "shared")}  # fmt: skip
+    assert p["pixel"] == p["shared"] and p["pixel"] != _model(spec, likelihood=name).observation.p
+    params = lambda scale: np.array([[0.3, np.log(scale)]] * 2, np.float32)  # noqa: E731
+    x = np.array([0.2, 0.4], np.float32) if name == "normal" else np.array([153, 178])
+    least, lower, larger = (p["pixel"].log_prob(params(s), x) for s in (0.05, 0.001, 0.06))
+    np.testing.assert_array_equal(lower, least)
+    assert (np.asarray(larger) != least).all()
+    for least in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(UserError, match="`least_scale` must lie in"):
+            _model(spec, likelihood=name, least_scale=least)
 
 
 SHAPES = {
