@@ -32,7 +32,7 @@ def test_rows_say_what_each_was_measured_on():
     assert common.measured(rows[:1]) == "Measured on old."
     told = "Measured on new. 1 rows of 3 on old: `vae` (digits)."
     assert common.measured(rows) == told
-    for name in ("adversarial", "autoregressive", "latent"):
+    for name in ("adversarial", "autoregressive", "latent", "outliers"):
         kept = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())["rows"]
         assert all("cores, JAX" in row["on"] for row in kept)
 
@@ -108,7 +108,8 @@ def test_all_of_them_in_one_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     some(
-        ["digits", "autoregressive", "latent", "adversarial", "toy_gan", "run"], ["latent", "run"]
+        ["digits", "autoregressive", "latent", "adversarial", "outliers", "toy_gan", "run"],
+        ["latent", "run"],
     ),
 )
 def test_pages_show_the_results(name: str, here: Callable[..., str]) -> None:

@@ -237,6 +237,27 @@ def test_outliers_of_another_shape_are_refused(vae, refused):  # noqa: F811
 
 
 @pytest.mark.slow
+def test_outliers_of_real_numbers_stand_beside_their_pictures(runs):
+    """A density of real images: the PNG is that of the grey levels that show them."""
+    x = load(DataConfig()).materialize("test").x.astype(np.float32) / 8.0 - 1.0
+    np.savez("real.npz", x=x)
+    np.savez("other.npz", x=-x)
+    run = runs("real", *VAE, "--dataset=arrays", f"--data_dir={Path('real.npz').absolute()}")
+    assert type(load_run(run).model.observation.p).__name__ == "NormalDensity"
+    other = ["--dataset=arrays", f"--dataset_dir={Path('other.npz').absolute()}"]
+    main.main(["outliers", f"--run={run}", *other, "--k=3"])
+    [file] = Path(run).glob("outliers_*.json")
+    scores = json.loads(file.read_text())["scores"]
+    own = load(load_run(run).run.data).materialize("test").x
+    noise = load(DataConfig("arrays", data_dir="other.npz")).materialize("test").x
+    sizes = [png_nats(to_bytes(images, 0)) for images in (own, noise)]
+    labels = np.repeat([0, 1], [len(own), len(noise)])
+    by_png = scores["PNG's size, no model"]["auroc"]
+    assert abs(by_png - roc_auc_score(labels, np.append(*sizes))) < 1e-12
+    assert "NLL less the PNG's size" in scores
+
+
+@pytest.mark.slow
 def test_outliers_need_a_likelihood_or_a_bound_for_what_is_asked(vae, runs, refused):  # noqa: F811
     run, other = vae[0], [*noise_file("noise.npz"), "--levels=17"]
     labelled = runs("conditional", *VAE, "--conditional")
