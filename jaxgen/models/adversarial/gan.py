@@ -43,7 +43,8 @@ class GAN(AugmentedGame, Embeds):
     """The generator's last activation; auto: tanh for levels, which lie in [-1, 1], and linear for
     real numbers."""
     g_norm: Literal["batch", "none"] = "batch"
-    """BatchNorm in the generator, or no normalization."""
+    """BatchNorm in the generator, which samples by the moving average of its statistics, so that no
+    sample depends on those beside it; or no normalization."""
     d_norm: NormName = "batch"
     """In the discriminator: BatchNorm after its first layer, spectral normalization of all its
     weights, or no normalization."""
