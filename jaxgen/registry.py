@@ -236,7 +236,7 @@ MODELS: dict[str, Preset] = {
         # Mixing and path lengths are of use to long training: in a minute they hold it up.
         StyleGAN2(_DIGITS, mapping=2, filters=16, mixing=0.0, deviation_group=8, r1=0.1,
                   penalty_every=4, ema=0.995, g_optimizer=_STYLE_RATE, d_optimizer=_STYLE_RATE),
-        2500,
+        3500,
         StyleGAN2(DataSpec(8, 8, 1, 5, num_classes=3), latents=3, styles=4, mapping=1, filters=2,
                   deviation_group=2, r1=0.5, path_length=0.5), 64,
     ),
