@@ -29,7 +29,7 @@ PAIRED: dict[str, tuple[str, ...]] = {"pix2pix_l1": (), "pix2pix": ()}
 
 _STACKED = (
     *("--dataset=stacked_digits", "--gan.deviation_group=0", "--samples=10000"),
-    "--eval_every=1000",
+    *("--steps=3000", "--eval_every=1000"),
 )
 """Variation within a batch is not shown beside packs, which are to do its work."""
 

@@ -164,7 +164,7 @@ MODELS: dict[str, Preset] = {
     ),
     "gan": _on_digits(
         GAN(_DIGITS, d_norm="none", deviation_group=8, r1=0.1, penalty_every=4, ema=0.995,
-            g_optimizer=_QUICK_RATE, d_optimizer=_QUICK_RATE), 3000,
+            g_optimizer=_QUICK_RATE, d_optimizer=_QUICK_RATE), 4500,
         GAN(_TINY, filters=2, latents=3), 64,
     ),
     "progan": _on_digits(
@@ -175,7 +175,7 @@ MODELS: dict[str, Preset] = {
     ),
     "bigan": _on_digits(
         BiGAN(_DIGITS, r1=0.03, penalty_every=4, ema=0.995, g_optimizer=_BIGAN_RATE,
-              d_optimizer=_BIGAN_RATE), 6000,
+              d_optimizer=_BIGAN_RATE), 8000,
         BiGAN(_TINY, hidden=(6,), latents=3), 64,
     ),
     "ali": _on_digits(
