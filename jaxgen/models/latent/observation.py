@@ -96,7 +96,9 @@ class Observation:
         """The distribution of one sub-pixel."""
         name = self.likelihood
         if self.spec.levels == 0:
-            return NormalDensity(self.least_scale, bounded=self.spec.kind == "image")
+            # A vector is no image, whether or not it says in which ranges it lies.
+            vector = self.spec.shape[:2] == (1, 1) or self.spec.kind != "image"
+            return NormalDensity(self.least_scale, bounded=not vector)
         if name == "auto":
             name = "bernoulli" if self.spec.levels == 2 else "logistic"
         kind = LIKELIHOODS[name]

@@ -492,11 +492,11 @@ def test_features_of_a_conditional_model_do_not_tell_the_label(random_state):
     np.testing.assert_allclose(*both(state, _batch(x)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["points", "image"])
+@pytest.mark.parametrize("kind", ["points", "vector", "image"])
 def test_normal_density_of_real_numbers_against_scipy_and_its_samples(kind, key):
-    """Of points with any mean; of images with one within [-1, 1]."""
-    ranges = ((-1.0, 1.0),) * 2 if kind == "points" else ()
-    model = _model(DataSpec(1, 1, 2, 0, ranges=ranges))
+    """Of vectors with any mean; of images with one within [-1, 1]."""
+    shape = (1, 2, 1) if kind == "image" else (1, 1, 2)
+    model = _model(DataSpec(*shape, 0, ranges=((-1.0, 1.0),) * 2 if kind == "points" else ()))
     assert type(model.observation.p).__name__ == "NormalDensity"
     given, log_scale = np.array([0.3, -1.6]), np.array([-1.2, 0.4])
     location = np.tanh(given) if kind == "image" else given
