@@ -55,7 +55,7 @@ class Translation(Model[State], Translates):
 
     @property
     def rank(self) -> int:
-        """Rank of the linear map that the generators begin with; 0 = they begin with nearly nothing."""
+        """Rank of the linear map that the generators begin with; 0 = none."""
         return 0
 
     @property
